@@ -1,0 +1,65 @@
+"""The configurations of `medllama convert` and `medllama verify`: every field is a flag and a recipe key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medllama.config import option
+
+# llama.cpp's spelling of the file types its quantizer makes, and the LLAMA_FTYPE number of each (include/llama.h).
+FILE_TYPES = {
+    "F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11,
+    "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19,
+    "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27,
+    "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38,
+}  # fmt: skip
+UNQUANTIZED = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """A base and an adapter in, `NAME-TYPE.gguf` out."""
+
+    base_model: str = option(help="folder or hub id of the base model", kind="model", metavar="DIR_OR_HUB_ID")
+    output_dir: Path = option(help="folder for the GGUF files", kind="output")
+    adapter: Path | None = option(None, help="folder of a PEFT LoRA adapter to merge", kind="path", metavar="DIR")
+    types: tuple[str, ...] = option(("F16", "Q4_K_M"), help="file types to write, in llama.cpp's spelling")
+    name: str = option("medllama", help="files are called NAME-TYPE.gguf")
+    chat_template: str = option(
+        "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
+    )
+
+    def problems(self) -> list[str]:
+        known = {name.upper(): name for name in FILE_TYPES}
+        found = [
+            f"types: {name!r} is not a type of llama.cpp; known are {', '.join(FILE_TYPES)}"
+            for name in self.types
+            if name.upper() not in known
+        ]
+        if not self.types:
+            found.append("types: name at least one")
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            found.append(f"name: {self.name!r} cannot be the beginning of a file name")
+        return found
+
+    def gguf_paths(self) -> list[Path]:
+        """The files that this configuration makes."""
+        return [self.output_dir / f"{self.name}-{file_type}.gguf" for file_type in self.types]
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """A Hugging Face model and its GGUF files in, a certificate out."""
+
+    base_model: str = option(help="folder or hub id of the base model", kind="model", metavar="DIR_OR_HUB_ID")
+    gguf: tuple[str, ...] = option(help="the GGUF files to prove", kind="path", metavar="FILE")
+    output: Path = option(help="the certificate to write, for example certificate.json", kind="output", metavar="FILE")
+    adapter: Path | None = option(None, help="folder of the PEFT adapter that was merged", kind="path", metavar="DIR")
+    chat_template: str = option(
+        "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
+    )
+    sample: bool = option(
+        False, help="a sample of tensors and strings: minutes less at 1B and above; says what it sampled"
+    )
+    seed: int = option(0, help="seed of the generated strings and prompts")

@@ -1,0 +1,1 @@
+"""Medical text and a base model in, a LoRA adapter out."""

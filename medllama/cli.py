@@ -1,0 +1,189 @@
+"""The `medllama` command: one verb per stage, and `run` for all of them.
+
+    medllama run tiny
+    medllama convert --base-model DIR --adapter DIR --types F16,Q4_K_M --output-dir OUT
+
+Flags are made from the stages' configuration classes. The last line on stdout is the path of what was made (`--json`: one
+JSON object); everything for people goes to stderr. Exit status: 0 done, 1 it failed or a check did not hold, 2 the command
+line was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from medllama import __version__
+from medllama.config import add_flags, options
+from medllama.errors import MedllamaError, ResourceError
+from medllama.stages import BY_NAME, STAGES, Stage
+
+EXAMPLES = """examples:
+  medllama run tiny                  the whole pipeline on the embedded model, nothing downloaded
+  medllama plan llama2-7b            what a real run needs, before anything is touched
+  medllama verify --base-model DIR --adapter DIR --gguf FILE --output certificate.json
+"""
+COMMON = ("verb", "recipe", "json", "force", "runs_dir")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options_given = _parser().parse_args(arguments)
+    try:
+        outcome = _dispatch(options_given)
+    except MedllamaError as error:
+        return _fail(error, as_json=options_given.json)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        named = f" ({error.filename})" if error.filename else ""
+        hint = "free some space or write elsewhere; nothing half-written stays under a final name"
+        return _fail(ResourceError(f"{error.strerror}{named}", hint=hint), as_json=options_given.json)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command resumes", file=sys.stderr)
+        return 130
+    if options_given.json:
+        print(json.dumps(outcome, ensure_ascii=False))
+    elif "path" in outcome:
+        print(outcome["path"])
+    return 0
+
+
+def _fail(error: MedllamaError, *, as_json: bool) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": error.message, "hint": error.hint}, ensure_ascii=False))
+    return error.exit_status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="medllama",
+        description="Fine-tune a Llama on medical text, convert it to GGUF, prove it, package it for Ollama.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"medllama {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for stage in STAGES:
+        verb = _verb(verbs, stage.name, stage.summary)
+        verb.add_argument(
+            "recipe", nargs="?", metavar="RECIPE", help="a recipe's path or name: its section of this stage is used"
+        )
+        add_flags(verb, stage.config_class())
+        _add_run_flags(verb)
+    run = _verb(verbs, "run", "every stage of a recipe in order, resuming where it stopped")
+    run.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
+    stage_flags = run.add_argument_group("fields of the stages", "any of them, as in medllama STAGE --help")
+    for name in _all_fields():
+        stage_flags.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+            nargs="+",
+            action=_OneOrMany,
+        )
+    _add_run_flags(run)
+    plan = _verb(verbs, "plan", "what a run will need: disk, memory, time, licences; touches nothing")
+    plan.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
+    plan.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    _verb(verbs, "doctor", "what is installed here, and what to do about what is missing")
+    _verb(verbs, "recipes", "the recipes that come with medllama")
+    return parser
+
+
+class _OneOrMany(argparse.Action):
+    """A flag of `run` whose type is known only to its stage: one value stays one, several become a list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        earlier = getattr(namespace, self.dest, [])
+        together = (earlier if isinstance(earlier, list) else [earlier]) + list(values)
+        setattr(namespace, self.dest, together[0] if len(together) == 1 else together)
+
+
+def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout instead of a path")
+    return parser
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument("--force", action="store_true", help="do it again even where nothing has changed")
+
+
+def _all_fields() -> list[str]:
+    names = {entry.name: None for stage in STAGES for entry in options(stage.config_class()) if not entry.is_table}
+    return list(names)
+
+
+def _dispatch(given: argparse.Namespace) -> dict[str, Any]:
+    from medllama.recipe import load_recipe
+
+    flags = {key: value for key, value in vars(given).items() if key not in COMMON}
+    if given.verb == "doctor":
+        from medllama.doctor import doctor
+
+        return doctor()
+    if given.verb == "recipes":
+        return _list_recipes()
+    if given.verb == "plan":
+        from medllama.plan import plan
+
+        return plan(load_recipe(given.recipe), given.runs_dir)
+    from medllama.pipeline import run_alone
+
+    if given.verb in BY_NAME and given.recipe is None:
+        stage = BY_NAME[given.verb]
+        result = run_alone(stage, flags)
+        return {"stage": stage.name, "path": str(result.path), **result.summary}
+    recipe = load_recipe(given.recipe, overridden=flags)
+    if given.verb == "run":
+        return _run(recipe, given, flags, STAGES)
+    return _run(recipe, given, flags, (BY_NAME[given.verb],))
+
+
+def _run(recipe: Any, given: argparse.Namespace, flags: dict[str, Any], stages: tuple[Stage, ...]) -> dict[str, Any]:
+    from medllama.pipeline import run_recipe
+    from medllama.summary import print_run_table
+
+    finished = run_recipe(recipe, given.runs_dir, flags, stages=stages, force=given.force)
+    if len(stages) == 1:
+        return {"stage": stages[0].name, "path": str(finished[0].result.path), **finished[0].result.summary}
+    folder = given.runs_dir / recipe.name
+    print_run_table(recipe, folder, finished)
+    return {
+        "run": recipe.name,
+        "path": str(folder),
+        "stages": {
+            done.stage.name: {
+                "path": str(done.result.path),
+                "seconds": done.seconds,
+                "peak_memory_bytes": done.peak_memory_bytes,
+                "was_skipped": done.was_skipped,
+                **done.result.summary,
+            }
+            for done in finished
+        },
+    }
+
+
+def _list_recipes() -> dict[str, Any]:
+    from medllama.recipe import RECIPES, load_recipe, shipped_recipes
+
+    recipes = {path.stem: load_recipe(str(path)).description for path in shipped_recipes()}
+    for name, description in recipes.items():
+        print(f"{name:<20} {description}", file=sys.stderr)
+    return {"path": str(RECIPES), "recipes": recipes}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

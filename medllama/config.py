@@ -1,0 +1,255 @@
+"""One frozen dataclass per stage is its configuration: a field is a flag, a recipe key, a default and a help text at once.
+
+    @dataclass(frozen=True)
+    class ConvertConfig:
+        base_model: str = option(help="folder or hub id of the base", kind="model")
+        types: tuple[str, ...] = option(("F16", "Q4_K_M"), help="what to write")
+
+`build` turns the values of a recipe's section and of the command line into that dataclass and reports every problem
+together. Fields may be str, int, float, bool, Path, Literal, tuple[str, ...], dict (recipes only), or one of these or None.
+
+A field's `kind` says what its value names: "path" (an existing file or folder), "model" (a folder or a hub id),
+"source" (KIND:PATH), "output" (what the stage makes) or "value". The first three are inputs: their contents are part of
+what decides whether a stage has to run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from medllama.errors import RecipeError
+
+Config = TypeVar("Config")
+REQUIRED = dataclasses.MISSING
+
+
+def option(default: Any = REQUIRED, *, help: str, kind: str = "value", metavar: str | None = None) -> Any:
+    """A field of a stage's configuration; without `default` it is required."""
+    metadata = {"help": help, "kind": kind, "metavar": metavar}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What a field says about itself, with its type resolved."""
+
+    name: str
+    help: str
+    kind: str
+    metavar: str | None
+    type: Any
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is REQUIRED
+
+    @property
+    def plain_type(self) -> Any:
+        """The type without `| None`."""
+        if typing.get_origin(self.type) in (typing.Union, types.UnionType):
+            return next(part for part in typing.get_args(self.type) if part is not types.NoneType)
+        return self.type
+
+    @property
+    def is_list(self) -> bool:
+        return typing.get_origin(self.plain_type) is tuple
+
+    @property
+    def is_table(self) -> bool:
+        return self.plain_type is dict or typing.get_origin(self.plain_type) is dict
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        return typing.get_args(self.plain_type) if typing.get_origin(self.plain_type) is Literal else ()
+
+
+def options(config_class: type) -> list[Option]:
+    """The fields of a configuration in the order of the class."""
+    hints = typing.get_type_hints(config_class)
+    found = []
+    for field in dataclasses.fields(config_class):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        metadata = field.metadata
+        found.append(
+            Option(field.name, metadata["help"], metadata["kind"], metadata["metavar"], hints[field.name], default)
+        )
+    return found
+
+
+def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """One kebab-case flag per field; an absent flag leaves no value, so that a recipe's value stands."""
+    for entry in options(config_class):
+        if entry.is_table:
+            continue
+        text = entry.help.replace("%", "%%")
+        if not entry.is_required and entry.default not in (None, "", ()):
+            shown = ",".join(entry.default) if entry.is_list else entry.default
+            text += f" (default: {str(shown).replace('%', '%%')})"
+        extra: dict[str, Any] = {"dest": entry.name, "default": argparse.SUPPRESS, "help": text}
+        if entry.plain_type is bool:
+            parser.add_argument(entry.flag, action=argparse.BooleanOptionalAction, **extra)
+            continue
+        metavar = entry.metavar or ("|".join(map(str, entry.choices)) or entry.name.upper())
+        if entry.is_list:
+            extra |= {"action": "extend", "nargs": "+"}
+        parser.add_argument(entry.flag, metavar=metavar, **extra)
+
+
+def build(config_class: type[Config], values: Mapping[str, Any], *, origin: str) -> Config:
+    """The configuration that `values` describe.
+
+    Raises RecipeError with every problem found: unknown keys (with the nearest known one), missing required keys, values
+    of the wrong type, and what the class's own `problems()` says.
+    """
+    known = {entry.name: entry for entry in options(config_class)}
+    problems, ready = [], {}
+    for key, value in values.items():
+        if key not in known:
+            problems.append(unknown(key, known))
+            continue
+        try:
+            ready[key] = coerce(value, known[key])
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    for name, entry in known.items():
+        if entry.is_required and name not in values:
+            problems.append(f"{name} is required: {entry.help}")
+    if not problems:
+        config = config_class(**ready)
+        problems = list(getattr(config, "problems", list)())
+        if not problems:
+            return config
+    raise RecipeError(origin, problems, hint="the flags and keys are listed by medllama STAGE --help")
+
+
+def unknown(key: str, known: typing.Iterable[str]) -> str:
+    """`unknown key 'adaptor'; did you mean 'adapter'?`"""
+    names = list(known)
+    near = difflib.get_close_matches(str(key).replace("-", "_"), names, n=1, cutoff=0.5)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}")
+
+
+def coerce(value: Any, entry: Option) -> Any:
+    """The value in the field's type; ValueError says what was expected. Strings come from flags, the rest from YAML."""
+    target = entry.plain_type
+    if value is None:
+        if entry.type is target:
+            raise ValueError("has no value")
+        return None
+    if entry.is_list:
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str | int | float) for part in parts):
+            raise ValueError(f"expected a list of texts, found {value!r}")
+        # A source may hold a comma in its path: it is repeated, not split.
+        pieces = [str(part) if entry.kind == "source" else str(part).split(",") for part in parts]
+        flat = [piece for part in pieces for piece in ([part] if isinstance(part, str) else part)]
+        return tuple(piece.strip() for piece in flat if piece.strip())
+    if entry.is_table:
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a table, found {value!r}")
+        return value
+    if entry.choices:
+        if value not in entry.choices:
+            raise ValueError(f"expected one of {', '.join(map(str, entry.choices))}, found {value!r}")
+        return value
+    if target is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"expected true or false, found {value!r}")
+        return value
+    if isinstance(value, bool | list | dict):
+        raise ValueError(f"expected {_type_name(target)}, found {value!r}")
+    if target is Path:
+        return Path(str(value)).expanduser()
+    if target is str:
+        return str(value)
+    if target is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"expected a whole number, found {value!r}")
+    try:
+        return target(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected {_type_name(target)}, found {value!r}") from None
+
+
+def _type_name(target: Any) -> str:
+    return {int: "a whole number", float: "a number", str: "a text", Path: "a path"}.get(target, str(target))
+
+
+def input_paths(config: Any) -> dict[str, list[Path]]:
+    """The existing files and folders that a configuration names as inputs, by field."""
+    found: dict[str, list[Path]] = {}
+    for entry in options(type(config)):
+        value = getattr(config, entry.name)
+        if entry.kind not in ("path", "model", "source") or value in (None, ""):
+            continue
+        names = value if entry.is_list else [value]
+        if entry.kind == "source":
+            names = [source_path(name) for name in names]
+        found[entry.name] = [Path(name) for name in names if name and Path(name).exists()]
+    return found
+
+
+def source_path(source: str) -> str:
+    """The path inside `KIND:PATH?licence=SPDX`; empty where there is none."""
+    return source.partition(":")[2].partition("?")[0]
+
+
+def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path]) -> tuple[dict[str, Any], list[str]]:
+    """Recipe values with relative input paths made absolute against the first folder where they exist.
+
+    Returns the values and a problem for every input that exists nowhere. Hub ids stay as they are.
+    """
+    resolved, problems = dict(values), []
+    for entry in options(config_class):
+        if entry.kind not in ("path", "model", "source") or values.get(entry.name) is None:
+            continue
+        value = values[entry.name]
+        parts = value if isinstance(value, list) else [value]
+        ready = []
+        for part in parts:
+            text = str(part)
+            name = source_path(text) if entry.kind == "source" else text
+            found = next((folder / name for folder in folders if name and (folder / name).exists()), None)
+            if found is not None:
+                ready.append(text.replace(name, str(found.resolve()), 1))
+                continue
+            ready.append(text)
+            is_name = not name or (entry.kind == "model" and looks_like_hub_id(name))
+            if not is_name:
+                problems.append(f"{entry.name}: {name} does not exist in {' or '.join(str(f) for f in folders)}")
+        resolved[entry.name] = ready if isinstance(value, list) else ready[0]
+    return resolved, problems
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """`meta-llama/Llama-2-7b-hf` or `.../...@revision`: two parts and nothing that only a path has."""
+    parts = name.split("@")[0].split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~", "/"))
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """The configuration as JSON values, in field order."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value

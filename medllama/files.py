@@ -1,0 +1,137 @@
+"""Files that are either whole or not there: atomic writes, digests, and a look at the disk before the work begins.
+
+Everything is written to `NAME.partial` and renamed, so that a final name never holds half a file, however the process
+ends. Writing does not follow the usual "unlink, then write": an earlier good file stays until its successor is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medllama.errors import InputError, ResourceError
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """The name under which `path` is written until it is complete."""
+    return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield the partial name of `path`; on success flush it to the disk and rename it, on failure remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty partial folder; on success it replaces `path`, on failure it is removed.
+
+    The old folder is renamed aside before the new one takes its name, so the moment in which neither has the final
+    name is one rename long, and no moment shows a mixture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = partial_path(path), path.with_name(path.name + ".old" + PARTIAL_SUFFIX)
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for file in sorted(partial.rglob("*")):
+            if file.is_file():
+                sync(file)
+        if path.exists():
+            path.replace(old)
+        partial.replace(path)
+        sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; keys keep their order, so that the same value gives the same bytes."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of `path`.
+
+    Raises InputError where it is missing, a folder, or in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", hint="check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a file", hint="name the file inside it") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}",
+            hint=f"convert it first, for example: iconv -f latin1 -t utf-8 {path} > {path}.utf8",
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; InputError names the line where it is malformed."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
+            hint="the file may be cut short; copy it again",
+        ) from None
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_disk(path: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise ResourceError unless the disk that will hold `path` has `needed_bytes` free."""
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise ResourceError(
+            f"{purpose} needs {needed_bytes / 1e9:.2f} GB on the disk of {folder}, {free_bytes / 1e9:.2f} GB are free",
+            hint="free some space, or choose another --output-dir",
+        )

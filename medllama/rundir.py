@@ -1,0 +1,191 @@
+"""The run directory: what each stage made, and the manifest that says so.
+
+    runs/NAME/
+      data/ adapter/ gguf/ certificate.json package/      what the stages made
+      manifests/STAGE.json                                written last: if it is there, the stage finished
+
+A manifest records the configuration, the SHA-256 of every input and output, the hash of the code, versions, seconds and
+peak memory. A stage whose configuration, inputs and code are unchanged, and whose outputs are still the recorded bytes, is skipped.
+Unchanged files are recognized by size and modification time, so that a 13 GB base is not hashed at every start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medllama import __version__
+from medllama.config import as_json, input_paths, options
+from medllama.errors import InputError, ResourceError
+from medllama.files import PARTIAL_SUFFIX, read_json, sha256_file, write_json
+from medllama.stages import Stage, StageResult
+
+CODE_ROOT = Path(__file__).resolve().parent.parent
+RECORDED_PACKAGES = (
+    "torch", "transformers", "peft", "trl", "datasets", "tokenizers", "sentencepiece", "safetensors", "gguf",
+    "llama-cpp-python", "numpy",
+)  # fmt: skip
+IGNORED_FILES = {"manifest.json"}
+
+
+class RunDirectory:
+    """One run's folder. Paths inside it are stored relative to it, so that a run can be moved."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for one process; a second one is told so. The lock ends with the process, however it ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ResourceError(
+                    f"another medllama is at work in {self.folder}", hint="wait for it, or use another --runs-dir"
+                ) from None
+            yield
+
+    def manifest_path(self, stage: Stage) -> Path:
+        return self.folder / "manifests" / f"{stage.name}.json"
+
+    def manifest(self, stage: Stage) -> dict[str, Any] | None:
+        """The manifest of a finished stage; None where there is none, or none that can be read."""
+        try:
+            manifest = read_json(self.manifest_path(stage))
+        except InputError:
+            return None
+        return manifest if isinstance(manifest, dict) else None
+
+    def is_current(self, stage: Stage, config: Any) -> bool:
+        """True where the stage finished with this configuration, these inputs and this code, and its outputs stand."""
+        manifest = self.manifest(stage)
+        if manifest is None:
+            return False
+        return (
+            manifest.get("config") == self.relative(as_json(config))
+            and manifest.get("code_sha256") == code_sha256(stage)
+            and manifest.get("inputs") == self.digests(_inputs(config), manifest.get("inputs", {}))
+            and bool(manifest.get("outputs"))
+            and manifest["outputs"] == self.digests(_outputs(config), manifest["outputs"])
+        )
+
+    def forget(self, stage: Stage) -> None:
+        """Remove the manifest before the stage starts, so that nothing unfinished ever looks finished."""
+        self.manifest_path(stage).unlink(missing_ok=True)
+
+    def record(self, stage: Stage, config: Any, result: StageResult, measured: dict[str, float]) -> None:
+        """Write the manifest of a stage that has just finished."""
+        write_json(
+            self.manifest_path(stage),
+            {
+                "stage": stage.name,
+                "path": str(result.path),
+                "config": self.relative(as_json(config)),
+                "inputs": self.digests(_inputs(config), {}),
+                "outputs": self.digests(_outputs(config), {}),
+                "code_sha256": code_sha256(stage),
+                "versions": versions(),
+                "summary": result.summary,
+                **measured,
+            },
+        )
+
+    def relative(self, value: Any) -> Any:
+        """`value` with paths inside the run made relative to it."""
+        return json.loads(json.dumps(value).replace(json.dumps(str(self.folder))[1:-1] + "/", "RUN/"))
+
+    def digests(self, files: list[Path], known: dict[str, Any]) -> dict[str, Any]:
+        """Size, modification time and SHA-256 of each file; `known` digests are kept where size and time agree."""
+        found = {}
+        for path in files:
+            name = str(self.relative(str(path)))
+            status = path.stat()
+            entry = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+            old = known.get(name, {})
+            if all(old.get(key) == value for key, value in entry.items()):
+                entry = old
+            else:
+                entry["sha256"] = sha256_file(path)  # type: ignore[assignment]
+                if old.get("sha256") == entry["sha256"] and old.get("bytes") == entry["bytes"]:
+                    entry = old
+            found[name] = entry
+        return found
+
+
+@contextmanager
+def measuring(measured: dict[str, float]) -> Iterator[None]:
+    """Fill `measured` with the seconds and the peak resident memory of the block."""
+    _reset_peak_memory()
+    started = time.monotonic()
+    yield
+    measured["seconds"] = round(time.monotonic() - started, 3)
+    measured["peak_memory_bytes"] = peak_memory_bytes()
+
+
+def peak_memory_bytes() -> int:
+    """The highest resident memory of this process since `measuring` began (since its start, where Linux can't reset it)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        scale = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def _reset_peak_memory() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") or part.endswith(PARTIAL_SUFFIX) for part in file.parts[-3:])
+    )
+
+
+def _inputs(config: Any) -> list[Path]:
+    return sorted({file for paths in input_paths(config).values() for path in paths for file in _files(path)})
+
+
+def _outputs(config: Any) -> list[Path]:
+    folders = [getattr(config, entry.name) for entry in options(type(config)) if entry.kind == "output"]
+    return sorted(
+        {file for folder in folders if folder is not None and Path(folder).exists() for file in _files(Path(folder))}
+    )
+
+
+def code_sha256(stage: Stage) -> str:
+    """The hash of the stage's and the core's source files: other code may give another result."""
+    digest = hashlib.sha256()
+    for package in ("medllama", *stage.packages):
+        for file in sorted((CODE_ROOT / package).rglob("*.py")):
+            digest.update(str(file.relative_to(CODE_ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions of medllama and of the libraries that decide what a stage makes."""
+    found = {"medllama": __version__, "python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,110 @@
+"""The stages in the order of the pipeline: which verb runs which function with which configuration.
+
+The names are strings, resolved when a verb is used, so that `medllama --help` imports no stage and no heavy library,
+and so that the core depends on no stage.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage made: the path that is printed, and figures for the manifest, the table and `--json`."""
+
+    path: Path
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb of the pipeline. `wiring` gives fields their value from the run directory when a recipe is used:
+    `{run}` is the run's folder, `{name}` the run's name, `{gguf}` the files that convert makes, `STAGE.FIELD` another
+    stage's value."""
+
+    name: str
+    summary: str
+    config_path: str
+    function_path: str
+    packages: tuple[str, ...]
+    wiring: dict[str, str]
+
+    def config_class(self) -> type:
+        return _load(self.config_path)
+
+    def function(self) -> Callable[[Any], StageResult]:
+        return _load(self.function_path)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+STAGES = (
+    Stage(
+        "prepare",
+        "medical sources -> train, validation and test JSONL, with licences",
+        "finetune.config:PrepareConfig",
+        "finetune.prepare:prepare",
+        ("finetune",),
+        {"output_dir": "{run}/data"},
+    ),
+    Stage(
+        "train",
+        "base + data -> LoRA adapter, in plain Transformers, PEFT and TRL",
+        "finetune.config:TrainConfig",
+        "finetune.train:train",
+        ("finetune",),
+        {"data": "{run}/data", "output_dir": "{run}/adapter"},
+    ),
+    Stage(
+        "convert",
+        "base + adapter -> GGUF, merged in float32 and quantized by llama.cpp",
+        "convert.config:ConvertConfig",
+        "convert.convert:convert",
+        ("convert",),
+        {
+            "base_model": "train.base_model",
+            "adapter": "{run}/adapter",
+            "chat_template": "train.chat_template",
+            "output_dir": "{run}/gguf",
+            "name": "{name}",
+        },
+    ),
+    Stage(
+        "verify",
+        "Hugging Face model against GGUF -> certificate.json",
+        "convert.config:VerifyConfig",
+        "convert.verify:verify",
+        ("convert",),
+        {
+            "base_model": "train.base_model",
+            "adapter": "{run}/adapter",
+            "chat_template": "train.chat_template",
+            "gguf": "{gguf}",
+            "output": "{run}/certificate.json",
+        },
+    ),
+    Stage(
+        "package",
+        "certified GGUF -> Modelfile, model card, LICENSE and NOTICE",
+        "publish.config:PackageConfig",
+        "publish.package:package",
+        ("publish",),
+        {
+            "gguf": "{gguf}",
+            "certificate": "{run}/certificate.json",
+            "base_model": "train.base_model",
+            "name": "{name}",
+            "output_dir": "{run}/package",
+        },
+    ),
+)
+
+BY_NAME = {stage.name: stage for stage in STAGES}
