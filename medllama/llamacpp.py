@@ -1,0 +1,351 @@
+"""The one place that knows llama.cpp's C API: load a GGUF, tokenize, decode, apply a LoRA, quantize.
+
+    with Model(path) as model, Context(model, context_tokens=2048) as context:
+        logits = context.logits(model.tokenize("What is gout?"))      # (n, n_vocab) float32
+
+Everything llama.cpp logs is kept back and shown only as the reason of an error. Contexts compute in the most exact way that
+llama.cpp offers (float32 KV cache, no flash attention) unless asked otherwise, and in batches whose shape depends on the
+number of tokens alone: the same prompt in other batches moves the logits of a quantized model by up to 0.2.
+
+A GGUF that is truncated or lies about its sizes can end the process inside llama.cpp: `medllama verify` checks it first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy
+import numpy.typing
+
+from medllama.errors import InputError, MedllamaError, ResourceError
+
+Logits = numpy.typing.NDArray[numpy.float32]
+LOG_LINES = 200
+
+
+class LlamaCppError(MedllamaError):
+    """llama.cpp refused or failed; the message holds its own last words."""
+
+
+_log: deque[str] = deque(maxlen=LOG_LINES)
+_library: Any = None
+
+
+def library() -> Any:
+    """The `llama_cpp` module, loaded once, with its log captured."""
+    global _library
+    if _library is None:
+        import llama_cpp
+
+        @llama_cpp.llama_log_callback
+        def keep(level: int, text: bytes, user_data: Any) -> None:
+            _log.append(text.decode("utf-8", errors="replace"))
+
+        llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        keep_alive = (llama_cpp, keep)
+        _library = keep_alive
+    return _library[0]
+
+
+def last_words() -> str:
+    """What llama.cpp said last, as one line: the reason that an error message gives."""
+    lines = [line.strip() for line in "".join(_log).splitlines() if line.strip(" .\n")]
+    telling = [
+        line
+        for line in lines
+        if any(word in line.lower() for word in ("error", "fail", "invalid", "missing", "unknown"))
+    ]
+    return (telling or lines or ["llama.cpp said nothing"])[-1]
+
+
+def log_text() -> str:
+    """The captured log of the newest calls."""
+    return "".join(_log)
+
+
+class Model:
+    """A GGUF in memory. `vocab_only` loads the tokenizer alone, in a fraction of a second."""
+
+    def __init__(self, path: Path, *, vocab_only: bool = False, threads: int | None = None) -> None:
+        self.path = path
+        self.threads = threads or os.cpu_count() or 1
+        self._adapters: list[Any] = []
+        if not path.is_file():
+            raise InputError(f"{path} does not exist", hint="medllama convert makes GGUF files")
+        c = library()
+        _log.clear()
+        parameters = c.llama_model_default_params()
+        parameters.vocab_only = vocab_only
+        parameters.n_gpu_layers = 0
+        # Weights stay in the file's layout: repacked ones compute slightly other logits on every kind of CPU, and this
+        # build's AMX layout ends the process on CPUs that have AMX (a prompt of 8 tokens on a Q4_K_M file).
+        parameters.use_extra_bufts = False
+        self.handle = c.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self.handle:
+            raise LlamaCppError(f"llama.cpp cannot load {path}: {last_words()}", hint="medllama verify names the fault")
+        self._vocabulary = c.llama_model_get_vocab(self.handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model; its contexts must be closed before."""
+        if self.handle:
+            for adapter in self._adapters:
+                library().llama_adapter_lora_free(adapter)
+            library().llama_model_free(self.handle)
+            self.handle = None
+
+    @property
+    def n_vocab(self) -> int:
+        return int(library().llama_vocab_n_tokens(self._vocabulary))
+
+    @property
+    def n_ctx_train(self) -> int:
+        return int(library().llama_model_n_ctx_train(self.handle))
+
+    @property
+    def bos_id(self) -> int:
+        return int(library().llama_vocab_bos(self._vocabulary))
+
+    @property
+    def eos_id(self) -> int:
+        return int(library().llama_vocab_eos(self._vocabulary))
+
+    @property
+    def eot_id(self) -> int:
+        return int(library().llama_vocab_eot(self._vocabulary))
+
+    @property
+    def add_bos(self) -> bool:
+        return bool(library().llama_vocab_get_add_bos(self._vocabulary))
+
+    @property
+    def chat_template(self) -> str | None:
+        return self.metadata("tokenizer.chat_template")
+
+    def metadata(self, key: str) -> str | None:
+        """A metadata value as llama.cpp prints it, or None."""
+        c = library()
+        size = c.llama_model_meta_val_str(self.handle, key.encode(), ctypes.create_string_buffer(1), 1)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        c.llama_model_meta_val_str(self.handle, key.encode(), buffer, size + 1)
+        return buffer.value.decode("utf-8", errors="replace")
+
+    def is_end(self, token_id: int) -> bool:
+        """Whether this token ends generation in llama.cpp and in everything built on it."""
+        return bool(library().llama_vocab_is_eog(self._vocabulary, token_id))
+
+    def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
+        """llama.cpp's ids of a text; `parse_special` recognizes control tokens, `add_special` adds BOS where the file says so."""
+        c, data = library(), text.encode()
+        room = len(data) + 8
+        while True:
+            tokens = (c.llama_token * room)()
+            count = c.llama_tokenize(self._vocabulary, data, len(data), tokens, room, add_special, parse_special)
+            if count >= 0:
+                return list(tokens[:count])
+            room = -count
+
+    def piece(self, token_id: int, *, show_control: bool = False) -> bytes:
+        """The bytes that a token stands for."""
+        c, room = library(), 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            size = c.llama_token_to_piece(self._vocabulary, token_id, buffer, room, 0, show_control)
+            if size >= 0:
+                return buffer.raw[:size]
+            room = -size
+
+    def detokenize(self, token_ids: Sequence[int], *, show_control: bool = False) -> str:
+        """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(self.piece(index, show_control=show_control) for index in token_ids).decode(errors="replace")
+
+    def load_adapter(self, path: Path) -> Any:
+        """A LoRA GGUF loaded beside this model, for `Context.set_adapter`."""
+        _log.clear()
+        adapter = library().llama_adapter_lora_init(self.handle, str(path).encode())
+        if not adapter:
+            raise LlamaCppError(
+                f"llama.cpp cannot apply {path} to {self.path}: {last_words()}", hint="is it an adapter of this base?"
+            )
+        self._adapters.append(adapter)
+        return adapter
+
+
+class Context:
+    """A KV cache and what is needed to compute on it. Token ids in, float32 logits out."""
+
+    def __init__(
+        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True
+    ) -> None:
+        c = library()
+        self.model = model
+        self.batch_tokens = min(batch_tokens, context_tokens)
+        self.context_tokens = context_tokens
+        parameters = c.llama_context_default_params()
+        parameters.n_ctx = context_tokens
+        parameters.n_batch = parameters.n_ubatch = self.batch_tokens
+        parameters.n_seq_max = sequences
+        parameters.kv_unified = True
+        parameters.n_threads = parameters.n_threads_batch = model.threads
+        if exact:
+            parameters.type_k = parameters.type_v = c.GGML_TYPE_F32
+            parameters.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        _log.clear()
+        self.handle = c.llama_init_from_model(model.handle, parameters)
+        if not self.handle:
+            raise ResourceError(
+                f"llama.cpp cannot make a context of {context_tokens} tokens for {model.path}: {last_words()}",
+                hint="use fewer tokens, or close other programs",
+            )
+        self._batch = c.llama_batch_init(self.batch_tokens, 0, sequences)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the cache."""
+        if self.handle:
+            library().llama_batch_free(self._batch)
+            library().llama_free(self.handle)
+            self.handle = None
+
+    def clear(self) -> None:
+        """Forget every token."""
+        library().llama_memory_clear(library().llama_get_memory(self.handle), True)
+
+    def set_adapter(self, adapter: Any | None, scale: float = 1.0) -> None:
+        """Apply a LoRA from `Model.load_adapter` in this context alone; None takes it off."""
+        c = library()
+        count = 0 if adapter is None else 1
+        adapters = (c.llama_adapter_lora_p_ctypes * 1)(adapter if adapter is not None else None)
+        scales = (ctypes.c_float * 1)(scale)
+        if c.llama_set_adapters_lora(self.handle, adapters, count, scales) != 0:
+            raise LlamaCppError(f"llama.cpp cannot apply the adapter: {last_words()}")
+
+    def logits(self, token_ids: Sequence[int]) -> Logits:
+        """Logits after each token, from an empty cache: (n, n_vocab) float32."""
+        self.clear()
+        return numpy.concatenate([*self.decode(token_ids, start=0)])
+
+    def decode(self, token_ids: Sequence[int], *, start: int, every: bool = True) -> Iterator[Logits]:
+        """Decode tokens at positions `start`, `start` + 1, ... of sequence 0, a batch at a time.
+
+        Yields (batch, n_vocab) float32 after each batch; with `every` false only the last token's row, (1, n_vocab).
+        """
+        if start + len(token_ids) > self.context_tokens:
+            raise InputError(
+                f"{start + len(token_ids)} tokens do not fit a context of {self.context_tokens}",
+                hint="shorten the text",
+            )
+        c = library()
+        for offset in range(0, len(token_ids), self.batch_tokens):
+            piece = token_ids[offset : offset + self.batch_tokens]
+            is_last = offset + len(piece) == len(token_ids)
+            self._batch.n_tokens = len(piece)
+            for position, token in enumerate(piece):
+                self._batch.token[position] = token
+                self._batch.pos[position] = start + offset + position
+                self._batch.n_seq_id[position] = 1
+                self._batch.seq_id[position][0] = 0
+                self._batch.logits[position] = every or (is_last and position == len(piece) - 1)
+            if (status := c.llama_decode(self.handle, self._batch)) != 0:
+                raise LlamaCppError(f"llama.cpp could not decode {len(piece)} tokens (status {status}): {last_words()}")
+            if every or is_last:
+                rows = len(piece) if every else 1
+                pointer = c.llama_get_logits(self.handle)
+                yield numpy.ctypeslib.as_array(pointer, shape=(rows, self.model.n_vocab)).copy()
+
+    def greedy(self, token_ids: Sequence[int], max_tokens: int) -> list[int]:
+        """The most likely continuation, token by token, without the end token that stops it."""
+        self.clear()
+        generated: list[int] = []
+        feed, start = list(token_ids), 0
+        while len(generated) < max_tokens and start + len(feed) <= self.context_tokens:
+            *_, logits = self.decode(feed, start=start, every=False)
+            token = int(logits[-1].argmax())
+            if self.model.is_end(token):
+                break
+            generated.append(token)
+            start, feed = start + len(feed), [token]
+        return generated
+
+
+def quantize(source: Path, target: Path, file_type: int, *, threads: int | None = None) -> None:
+    """Quantize a GGUF with llama.cpp's own mixture for `file_type` (a LLAMA_FTYPE number): the bytes of `llama-quantize`.
+
+    `target` is overwritten; on failure it is removed and LlamaCppError raised.
+    """
+    c = library()
+    _log.clear()
+    parameters = c.llama_model_quantize_default_params()
+    parameters.ftype = file_type
+    parameters.nthread = threads or os.cpu_count() or 1
+    status = c.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters))
+    if status != 0:
+        with contextlib.suppress(FileNotFoundError):
+            target.unlink()
+        raise LlamaCppError(f"llama.cpp could not quantize {source}: {last_words()}")
+
+
+def quantize_rows(
+    values: Logits, type_name: str, importance: Logits | None = None
+) -> numpy.typing.NDArray[numpy.uint8]:
+    """`values` (rows, columns) float32 in ggml's block format `type_name` ("Q4_K"): (rows, bytes per row) uint8.
+
+    The same bytes as `llama_model_quantize`; `importance` (columns,) weights the columns. The library releases the GIL.
+    """
+    base = _ggml_base()
+    number = int(getattr(library(), f"GGML_TYPE_{type_name}"))
+    values = numpy.ascontiguousarray(values, dtype=numpy.float32)
+    rows, columns = values.shape
+    row_bytes = base.ggml_row_size(number, columns)
+    out = numpy.empty((rows, row_bytes), dtype=numpy.uint8)
+    weights = None if importance is None else numpy.ascontiguousarray(importance, dtype=numpy.float32).ctypes.data
+    written = base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
+    if written != out.nbytes:
+        raise LlamaCppError(f"ggml wrote {written} bytes of {type_name} where {out.nbytes} were expected")
+    return out
+
+
+_base: Any = None
+
+
+def _ggml_base() -> Any:
+    """`libggml-base`, which quantizes rows and ships beside libllama."""
+    global _base
+    if _base is None:
+        folder = Path(library().__file__).parent / "lib"
+        names = sorted(folder.glob("libggml-base.*")) or sorted(folder.glob("ggml-base.*"))
+        if not names:
+            raise LlamaCppError(f"{folder} has no libggml-base", hint="reinstall llama-cpp-python")
+        base = ctypes.CDLL(str(names[0]))
+        base.ggml_quantize_chunk.restype = ctypes.c_size_t
+        base.ggml_quantize_chunk.argtypes = [
+            ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
+        ]  # fmt: skip
+        base.ggml_row_size.restype = ctypes.c_size_t
+        base.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
+        _base = base
+    return _base
