@@ -9,12 +9,14 @@ from medllama.config import option
 
 # llama.cpp's spelling of the file types its quantizer makes, and the LLAMA_FTYPE number of each (include/llama.h).
 FILE_TYPES = {
-    "F32": 0, "F16": 1, "BF16": 32, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11,
-    "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19,
-    "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27,
-    "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38,
+    "F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q6_K": 18, "Q5_K_M": 17, "Q5_K_S": 16, "Q5_1": 9, "Q5_0": 8, "Q4_K_M": 15,
+    "Q4_K_S": 14, "Q4_1": 3, "Q4_0": 2, "Q3_K_L": 13, "Q3_K_M": 12, "Q3_K_S": 11, "Q2_K": 10, "Q2_K_S": 21, "Q2_0": 41,
+    "Q1_0": 40, "IQ4_NL": 25, "IQ4_XS": 30, "IQ3_M": 27, "IQ3_S": 26, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ2_M": 29, "IQ2_S": 28,
+    "IQ2_XS": 20, "IQ2_XXS": 19, "IQ1_M": 31, "IQ1_S": 24, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38,
 }  # fmt: skip
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 UNQUANTIZED = ("F32", "F16", "BF16")
+CHECKPOINT = "safetensors"  # not a GGUF: the merged model as a Hugging Face checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,44 @@ class ConvertConfig:
         "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
     )
 
+    adapter_only: bool = option(
+        False, help="write the adapter as a GGUF that llama.cpp applies to the base's GGUF; merge nothing"
+    )
+
     def problems(self) -> list[str]:
-        known = {name.upper(): name for name in FILE_TYPES}
         found = [
-            f"types: {name!r} is not a type of llama.cpp; known are {', '.join(FILE_TYPES)}"
+            f"types: {name!r} is not a type of llama.cpp; known are {', '.join([*FILE_TYPES, CHECKPOINT])}"
             for name in self.types
-            if name.upper() not in known
+            if spelled(name) is None
         ]
         if not self.types:
             found.append("types: name at least one")
         if not self.name or "/" in self.name or self.name.startswith("."):
             found.append(f"name: {self.name!r} cannot be the beginning of a file name")
+        if self.adapter_only and self.adapter is None:
+            found.append("adapter_only: name the adapter")
         return found
 
+    @property
+    def file_types(self) -> list[str]:
+        """The types in llama.cpp's spelling, each once, in the order given."""
+        return list(dict.fromkeys(name for given in self.types if (name := spelled(given)) is not None))
+
+    def gguf_path(self, file_type: str) -> Path:
+        """Where the file of one type goes."""
+        return self.output_dir / f"{self.name}{'-lora' if self.adapter_only else ''}-{file_type}.gguf"
+
     def gguf_paths(self) -> list[Path]:
-        """The files that this configuration makes."""
-        return [self.output_dir / f"{self.name}-{file_type}.gguf" for file_type in self.types]
+        """The GGUF files of the model that this configuration makes."""
+        return [self.gguf_path(file_type) for file_type in self.file_types if file_type != CHECKPOINT]
+
+
+def spelled(name: str) -> str | None:
+    """A type in llama.cpp's spelling, whatever case it was given in; None where there is no such type."""
+    if name.lower() == CHECKPOINT:
+        return CHECKPOINT
+    name = ALIASES.get(name.upper(), name.upper())
+    return name if name in FILE_TYPES else None
 
 
 @dataclass(frozen=True)
@@ -56,6 +80,9 @@ class VerifyConfig:
     gguf: tuple[str, ...] = option(help="the GGUF files to prove", kind="path", metavar="FILE")
     output: Path = option(help="the certificate to write, for example certificate.json", kind="output", metavar="FILE")
     adapter: Path | None = option(None, help="folder of the PEFT adapter that was merged", kind="path", metavar="DIR")
+    adapter_gguf: Path | None = option(
+        None, help="the adapter as a GGUF, to prove on top of a base's GGUF among --gguf", kind="path", metavar="FILE"
+    )
     chat_template: str = option(
         "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
     )

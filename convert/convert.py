@@ -17,18 +17,20 @@ from typing import Any
 import gguf
 import numpy
 import numpy.typing
-from medllama.checkpoint import find_base, read_config, safetensors_files
 
 from convert.adapter import Adapter, read_adapter
+from convert.adapter_gguf import check_fits_format, write_adapter_gguf
 from convert.architecture import Shape, read_shape
-from convert.config import FILE_TYPES, UNQUANTIZED, ConvertConfig
+from convert.checkpoint import write_checkpoint
+from convert.config import CHECKPOINT, FILE_TYPES, UNQUANTIZED, ConvertConfig
 from convert.metadata import Provenance, write_architecture, write_provenance, write_tokenizer
 from convert.tensors import Target, plan_tensors, to_llama_cpp_layout
-from convert.weights import StoredTensor, read_tensors, round_to
+from convert.weights import RAW_TYPES, StoredTensor, read_tensors, round_to
 from medllama import progress
 from medllama.chat import Chat, choose_template
-from medllama.errors import InputError
-from medllama.files import atomic_file, read_json, require_disk, sha256_file
+from medllama.checkpoint import find_base, read_config, safetensors_files
+from medllama.errors import InputError, UnsupportedError
+from medllama.files import atomic_directory, atomic_file, read_json, require_disk, sha256_file
 from medllama.llamacpp import quantize
 from medllama.stages import StageResult
 from medllama.tokenizer import Tokenizer
@@ -36,11 +38,6 @@ from medllama.vocabulary import Vocabulary, load_vocabulary
 
 Array = numpy.typing.NDArray[Any]
 BITS = {"F32": 32, "F16": 16, "BF16": 16}
-RAW_TYPES = {
-    "F32": gguf.GGMLQuantizationType.F32,
-    "F16": gguf.GGMLQuantizationType.F16,
-    "BF16": gguf.GGMLQuantizationType.BF16,
-}
 
 
 @dataclass(frozen=True)
@@ -61,39 +58,78 @@ class Source:
     def parameters(self) -> int:
         return sum(int(numpy.prod(target.shape)) for target in self.targets)
 
+    def is_merged(self, target: Target) -> bool:
+        """Whether the adapter changes this tensor."""
+        return self.adapter is not None and not target.is_untouched and self.adapter.touches(target.source)
+
+    def merged(self, target: Target) -> Array:
+        """The tensor with the adapter merged, float32, in Transformers' layout."""
+        if self.adapter is None or not self.is_merged(target):
+            return self.stored[target.stored].float32()
+        base = self.stored.get(target.stored)
+        return self.adapter.merge(target.source, numpy.empty(0) if base is None else base.float32())
+
     def float32(self, target: Target) -> Array:
         """The merged tensor in llama.cpp's layout, float32."""
-        if self.adapter is None or target.is_untouched or not self.adapter.touches(target.source):
-            values = self.stored[target.stored].float32()
-        else:
-            base = self.stored.get(target.stored)
-            values = self.adapter.merge(target.source, numpy.empty(0) if base is None else base.float32())
-        return to_llama_cpp_layout(values, target.source, self.shape)
+        return to_llama_cpp_layout(self.merged(target), target.source, self.shape)
 
 
 def convert(config: ConvertConfig) -> StageResult:
     """Write every file that `config` asks for. Raises InputError, UnsupportedError or ResourceError; never half a file."""
     source = read_source(config)
-    file_types = _spelled(config.types)
-    intermediate = intermediate_type(file_types, source.shape.dtype)
-    require_disk(config.output_dir, _needed_bytes(source, file_types, intermediate), "convert")
-    files: dict[str, Path] = {}
-    for file_type in [name for name in UNQUANTIZED if name in file_types]:
-        files[file_type] = _path(config, file_type)
-        with atomic_file(files[file_type]) as partial:
-            write_gguf(source, partial, file_type)
-    quantized = [name for name in file_types if name not in UNQUANTIZED]
-    if quantized and intermediate not in files:
+    if config.adapter_only:
+        return _convert_adapter(config, source)
+    intermediate = intermediate_type(config.file_types, source.shape.dtype)
+    quantized = [name for name in config.file_types if name not in (*UNQUANTIZED, CHECKPOINT)]
+    require_disk(config.output_dir, _needed_bytes(source, config.file_types, intermediate), "convert")
+    for file_type in config.file_types:
+        if file_type in UNQUANTIZED:
+            with atomic_file(config.gguf_path(file_type)) as partial:
+                write_gguf(source, partial, file_type)
+    if CHECKPOINT in config.file_types:
+        _write_checkpoint(config, source)
+    if quantized and intermediate in config.file_types:
+        _quantize_all(config, config.gguf_path(intermediate), quantized)
+    elif quantized:
         temporary = config.output_dir / f".{config.name}-{intermediate}.gguf.partial"
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_gguf(source, temporary, intermediate)
-            _quantize_all(config, temporary, quantized, files)
+            _quantize_all(config, temporary, quantized)
         finally:
             temporary.unlink(missing_ok=True)
-    elif quantized:
-        _quantize_all(config, files[intermediate], quantized, files)
-    return _result(config, source, files, intermediate if quantized else None)
+    return _result(config, source, intermediate if quantized else None)
+
+
+def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
+    """Write the adapter alone, in the unquantized types among those asked for."""
+    assert source.adapter is not None, "ConvertConfig.problems asks for an adapter"
+    check_fits_format(source.adapter)
+    file_types = [name for name in config.file_types if name in UNQUANTIZED]
+    if not file_types:
+        raise UnsupportedError("an adapter GGUF is not quantized", hint="name F32, F16 or BF16 in --types")
+    for file_type in file_types:
+        with atomic_file(config.gguf_path(file_type)) as partial:
+            write_adapter_gguf(source.adapter, source.targets, source.shape, source.provenance, partial, file_type)
+    sizes = {file_type: config.gguf_path(file_type).stat().st_size for file_type in file_types}
+    shown = ", ".join(f"{file_type} {size / 1e6:,.1f} MB" for file_type, size in sizes.items())
+    files = {file_type: str(config.gguf_path(file_type)) for file_type in file_types}
+    line = f"adapter of {len(source.adapter.modules)} modules -> {shown}"
+    return StageResult(config.output_dir, {"line": line, "files": files, "bytes": sizes})
+
+
+def _write_checkpoint(config: ConvertConfig, source: Source) -> None:
+    """Write the merged model as a Hugging Face checkpoint, in the base's own dtype."""
+    file_type = source.stored[source.targets[0].stored].dtype
+
+    def tensor(target: Target) -> Array:
+        progress.update(f"safetensors  {target.source}")
+        if not source.is_merged(target):
+            return source.stored[target.stored].raw()
+        return round_to(source.merged(target), file_type, target.source)
+
+    with atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}") as folder:
+        write_checkpoint(folder, source.targets, file_type, tensor, source.base, config.adapter)
 
 
 def read_source(config: ConvertConfig) -> Source:
@@ -209,40 +245,28 @@ def write_gguf(source: Source, path: Path, file_type: str) -> None:
     writer.close()
 
 
-def _quantize_all(config: ConvertConfig, intermediate: Path, file_types: list[str], files: dict[str, Path]) -> None:
+def _quantize_all(config: ConvertConfig, intermediate: Path, file_types: list[str]) -> None:
     for file_type in file_types:
         progress.update(f"{file_type}  quantizing")
-        files[file_type] = _path(config, file_type)
-        with atomic_file(files[file_type]) as partial:
+        with atomic_file(config.gguf_path(file_type)) as partial:
             quantize(intermediate, partial, FILE_TYPES[file_type])
-
-
-def _spelled(file_types: tuple[str, ...]) -> list[str]:
-    """The types in llama.cpp's spelling, each once, in the order given."""
-    spelling = {name.upper(): name for name in FILE_TYPES}
-    return list(dict.fromkeys(spelling[name.upper()] for name in file_types))
-
-
-def _path(config: ConvertConfig, file_type: str) -> Path:
-    return config.output_dir / f"{config.name}-{file_type}.gguf"
 
 
 def _needed_bytes(source: Source, file_types: list[str], intermediate: str) -> int:
     """An upper estimate of the bytes that will be written, the intermediate file included."""
-    is_quantizing = any(name not in UNQUANTIZED for name in file_types)
-    kept = {name for name in file_types if name in UNQUANTIZED} | ({intermediate} if is_quantizing else set())
-    bits = sum(BITS[name] for name in kept) + 9 * sum(1 for name in file_types if name not in UNQUANTIZED)
-    return source.parameters * bits // 8
+    kept = {name: BITS.get(name, 16 if name == CHECKPOINT else 9) for name in (*file_types, intermediate)}
+    return source.parameters * sum(kept.values()) // 8
 
 
-def _result(config: ConvertConfig, source: Source, files: dict[str, Path], intermediate: str | None) -> StageResult:
-    sizes = {file_type: files[file_type].stat().st_size for file_type in _spelled(config.types)}
-    shown = ", ".join(f"{file_type} {size / 1e6:,.1f} MB" for file_type, size in sizes.items())
+def _result(config: ConvertConfig, source: Source, intermediate: str | None) -> StageResult:
+    sizes = {path.stem.rpartition("-")[2]: path.stat().st_size for path in config.gguf_paths()}
+    shown = [f"{file_type} {size / 1e6:,.1f} MB" for file_type, size in sizes.items()]
+    shown += [CHECKPOINT] if CHECKPOINT in config.file_types else []
     return StageResult(
         config.output_dir,
         {
-            "line": f"{len(source.targets)} tensors of {source.parameters / 1e6:,.1f} M parameters -> {shown}",
-            "files": {file_type: str(files[file_type]) for file_type in sizes},
+            "line": f"{len(source.targets)} tensors, {source.parameters / 1e6:,.1f} M parameters -> {', '.join(shown)}",
+            "files": [str(path) for path in config.gguf_paths()],
             "bytes": sizes,
             "parameters": source.parameters,
             "quantized_from": intermediate,

@@ -58,8 +58,13 @@ def write_architecture(writer: gguf.GGUFWriter, shape: Shape, rows: int) -> None
 def write_provenance(writer: gguf.GGUFWriter, provenance: Provenance, parameters: int) -> None:
     """Name, base, data sets and licence, and the size for people."""
     writer.add_type("model")
-    writer.add_name(provenance.name)
     writer.add_size_label(gguf.size_label(parameters, parameters, 0, 0))
+    write_origin(writer, provenance)
+
+
+def write_origin(writer: gguf.GGUFWriter, provenance: Provenance) -> None:
+    """Name, base, data sets and licence: what a model and an adapter have in common."""
+    writer.add_name(provenance.name)
     if provenance.is_tuned:
         writer.add_finetune(provenance.name)
     if provenance.licence:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy
 import numpy.typing
 
@@ -21,6 +22,12 @@ STORED_TYPES: dict[str, numpy.dtype[Any]] = {
     "F32": numpy.dtype("<f4"),
     "F16": numpy.dtype("<f2"),
     "BF16": numpy.dtype("<u2"),
+}
+
+RAW_TYPES = {
+    "F32": gguf.GGMLQuantizationType.F32,
+    "F16": gguf.GGMLQuantizationType.F16,
+    "BF16": gguf.GGMLQuantizationType.BF16,
 }
 
 

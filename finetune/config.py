@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from finetune.sources import parse
 from medllama.config import option
+
+TINY_FILES = [
+    Path(__file__).resolve().parent.parent / "recipes" / "tiny" / name for name in ("facts.tsv", "wordings.yaml")
+]
+
+# The linear layers of a Llama block. The head has no adapter: TRL's loss would not train it, and GGUF adapters skip it.
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,10 @@ class PrepareConfig:
     test_share: float = option(0.05, help="share of documents held out for the final measurement")
     seed: int = option(0, help="seed of the split and of the order")
     max_examples: int | None = option(None, help="keep at most this many training records, chosen by the seed")
+
+    def implied_inputs(self) -> list[Path]:
+        """The files of sources that name none: correcting a fact makes prepare run again."""
+        return TINY_FILES if "tiny" in self.source else []
 
     def problems(self) -> list[str]:
         found = [] if self.source else ["source: name at least one, such as tiny or jsonl:FILE"]
@@ -73,14 +85,33 @@ class TrainConfig:
     seed: int = option(0, help="seed of the initial adapter, the order and the dropout")
 
     def problems(self) -> list[str]:
-        found = []
-        for name in ("rank", "batch_size", "gradient_accumulation", "max_length", "evaluations"):
-            if getattr(self, name) < 1:
-                found.append(f"{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("alpha", "epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name}: expected more than 0, found {getattr(self, name)}")
-        for name in ("dropout", "warmup_share"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{name}: expected a share from 0 to below 1, found {getattr(self, name)}")
+        values = vars(self)
+        counts = ("rank", "batch_size", "gradient_accumulation", "max_steps", "max_length", "evaluations")
+        found = [
+            f"{name}: expected at least 1, found {values[name]}"
+            for name in counts
+            if values[name] is not None and values[name] < 1
+        ]
+        # Written as "not inside" so that a NaN is outside.
+        found += [
+            f"{name}: expected a number above 0, found {values[name]}"
+            for name in ("alpha", "epochs", "learning_rate")
+            if not 0 < values[name] < math.inf
+        ]
+        found += [
+            f"{name}: expected 0 or more, found {values[name]}"
+            for name in ("weight_decay", "seed")
+            if not 0 <= values[name] < math.inf
+        ]
+        found += [
+            f"{name}: expected a share from 0 to below 1, found {values[name]}"
+            for name in ("dropout", "warmup_share")
+            if not 0 <= values[name] < 1
+        ]
+        if self.target_modules != ("all-linear",):
+            known = f"known are {', '.join(LINEAR_LAYERS)}, or all-linear alone"
+            strange = [name for name in self.target_modules if name not in LINEAR_LAYERS]
+            found += [f"target_modules: {name!r} is no linear layer of a Llama; {known}" for name in strange]
+            if not self.target_modules:
+                found.append(f"target_modules: name at least one; {known}")
         return found

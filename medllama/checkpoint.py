@@ -1,11 +1,14 @@
 """A base model's folder: found, and checked for what training and conversion both need. Imports neither torch nor numpy.
 
-base = find_base("meta-llama/Llama-2-7b-hf@main")      # a folder, downloaded if it has to be
-config, files = read_config(base), safetensors_files(base)
+    base = find_base("meta-llama/Llama-2-7b-hf@main")      # a folder, downloaded if it has to be
+    config, files = read_config(base), safetensors_files(base)
+
+Everything that can be wrong with the files shows here, before anything heavy starts: only the first bytes of each file are read.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import struct
@@ -15,11 +18,12 @@ from typing import Any
 
 from medllama.config import looks_like_hub_id
 from medllama.errors import InputError, MedllamaError, UnsupportedError
-from medllama.files import read_json
+from medllama.files import read_json, sha256_file
 
 NEEDED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "USE_POLICY*", "NOTICE*")
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+LFS_POINTER = b"version https://git-lfs"
 
 
 def find_base(name: str) -> Path:
@@ -46,7 +50,7 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        LocalEntryNotFoundError,
+        HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -58,11 +62,15 @@ def _download(name: str) -> Path:
     except GatedRepoError:
         reason, hint = "is gated", f"accept its licence at {page}, then: hf auth login"
     except RevisionNotFoundError:
-        reason, hint = f"has no revision {revision}", f"look at {page}/commits"
+        reason, hint = f"has no revision {revision or 'main'}", f"look at {page}/commits"
     except RepositoryNotFoundError:
         reason, hint = "is not on the hub, or is private", f"check {page}; for a private one: hf auth login"
-    except (LocalEntryNotFoundError, OSError):
-        reason = "is not on this disk, and the hub cannot be reached"
+    except HFValidationError:
+        reason, hint = "is no folder here, and cannot be a hub id", "name a folder, or a hub id such as org/model"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        reason = "is no folder here and not in the hub's cache, and the hub cannot be reached"
         hint = (
             f"with a network: accept its licence at {page}, hf auth login, hf download {repository}; or name a folder"
         )
@@ -73,31 +81,64 @@ def read_config(base: Path) -> dict[str, Any]:
     """The base's config.json."""
     path = base / "config.json"
     if not path.is_file():
-        raise InputError(f"{base} has no config.json", hint="name the folder of a Hugging Face checkpoint")
+        is_adapter = (base / "adapter_config.json").is_file()
+        raise InputError(
+            f"{base} has no config.json" + (": it is an adapter, not a base" if is_adapter else ""),
+            hint="name the folder of the base that it was trained from"
+            if is_adapter
+            else "name the folder of a Hugging Face checkpoint",
+        )
     config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a table", hint="copy it again")
     return config
 
 
+def require_llama(config: dict[str, Any], base: Path) -> None:
+    """Raise UnsupportedError unless `config` describes an unquantized LlamaForCausalLM."""
+    names = config.get("architectures") or []
+    if config.get("model_type") != "llama" or (names and names != ["LlamaForCausalLM"]):
+        raise UnsupportedError(
+            f"{base / 'config.json'}: {', '.join(names) or config.get('model_type')} is not LlamaForCausalLM",
+            hint="medllama works on Llama checkpoints and on what has their architecture",
+        )
+    if quantization := config.get("quantization_config"):
+        raise UnsupportedError(
+            f"{base / 'config.json'}: the base is quantized ({quantization.get('quant_method', 'unknown')})",
+            hint="name the 16-bit or 32-bit base that it was made from",
+        )
+
+
 def safetensors_files(base: Path) -> list[Path]:
     """The base's weight files, all there and none cut short. A pickle is refused: loading one can run any code."""
     index, single = base / "model.safetensors.index.json", base / "model.safetensors"
     if index.is_file():
-        names = sorted(set((read_json(index).get("weight_map") or {}).values()))
-        missing = [name for name in names if not (base / name).is_file()]
-        if missing or not names:
+        return _shards(index)
+    if single.is_file():
+        read_header(single)
+        return [single]
+    raise _no_weights(base)
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names, each holding the tensors that the index says it holds."""
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not weight_map or not isinstance(weight_map, dict):
+        raise InputError(f"{index} names no weights", hint="copy it again")
+    names = sorted(set(map(str, weight_map.values())))
+    if missing := [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]:
+        raise InputError(
+            f"{index.parent} lacks {', '.join(missing)}, which {index.name} names", hint="copy what is missing"
+        )
+    tensors = {name: read_header(index.parent / name).tensors for name in names}
+    for tensor, name in weight_map.items():
+        if tensor not in tensors[name]:
             raise InputError(
-                f"{base} lacks {', '.join(missing) or 'its shards'}, which {index.name} names", hint="download it again"
+                f"{index.parent / name} has no {tensor}, which {index.name} places there",
+                hint="the shards are of different versions; copy them again from one place",
             )
-        files = [base / name for name in names]
-    elif single.is_file():
-        files = [single]
-    else:
-        raise _no_weights(base)
-    for path in files:
-        read_header(path)
-    return files
+    return [index.parent / name for name in names]
 
 
 def _no_weights(base: Path) -> MedllamaError:
@@ -105,9 +146,16 @@ def _no_weights(base: Path) -> MedllamaError:
     if pickles:
         return UnsupportedError(
             f"{base} has its weights in a pickle ({pickles[0]}), which can run any code when it is loaded",
-            hint="load it once where you trust it and save it again: model.save_pretrained(folder, safe_serialization=True)",
+            hint="load it once where you trust it, with Transformers' from_pretrained, and save_pretrained it: "
+            "that writes safetensors",
         )
     return InputError(f"{base} has no model.safetensors", hint="name a folder with a checkpoint in safetensors format")
+
+
+def base_digests(base: Path) -> dict[str, str]:
+    """File name -> SHA-256 of config.json and of every weight file: what an adapter is trained on. Reads all of it."""
+    files = [base / "config.json", *safetensors_files(base)]
+    return {path.name: sha256_file(path) for path in files}
 
 
 @dataclass(frozen=True)
@@ -122,8 +170,11 @@ def read_header(path: Path) -> Header:
     """The header of a safetensors file; InputError where it is no such file or has another size than its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
+        start = file.read(8)
+        length = struct.unpack("<Q", start.ljust(8, b"\0"))[0]
         text = file.read(length) if 8 + length <= size else b""
+    if LFS_POINTER.startswith(start) and start:
+        raise InputError(f"{path} is a Git LFS pointer, not the weights", hint="fetch the file itself: git lfs pull")
     try:
         tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)

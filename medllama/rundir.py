@@ -161,7 +161,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _inputs(config: Any) -> list[Path]:
-    return sorted({file for paths in input_paths(config).values() for path in paths for file in _files(path)})
+    named = [path for paths in input_paths(config).values() for path in paths]
+    return sorted({file for path in (*named, *getattr(config, "implied_inputs", list)()) for file in _files(path)})
 
 
 def _outputs(config: Any) -> list[Path]:

@@ -1,0 +1,113 @@
+"""The kinds of sources that prepare reads, one small module each.
+
+    medllama prepare --source medquad:DIR --source text:notes.txt?licence=CC-BY-4.0 --output-dir OUT
+
+A source's module holds `SOURCE`, a `Source`: what it is, whose it is, and a generator that yields, for each thing it
+reads, a Record or a Dropped with the reason. prepare does the rest. A new kind is such a module, a line in MODULES and
+a test. The modules are imported when used: `medllama prepare --help` loads no XML parser.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.records import NO_LICENCE, Dropped, Record
+from medllama.errors import InputError
+
+MODULES = {
+    "tiny": "finetune.sources.tiny",
+    "medquad": "finetune.sources.medquad",
+    "jsonl": "finetune.sources.jsonl",
+    "text": "finetune.sources.text",
+}
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """`KIND:PATH?licence=SPDX`, taken apart. `licence` is the person's word, None where they gave none."""
+
+    kind: str
+    path: Path | None = None
+    licence: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the source is called in messages, the data card and NOTICE: never the whole path, as cards are published."""
+        return f"{self.kind}:{self.path.absolute().name}" if self.path else self.kind
+
+    def required_path(self) -> Path:
+        assert self.path is not None, "parse() requires a path where the source takes one"
+        return self.path
+
+    def stated_licence(self) -> str:
+        return self.licence or NO_LICENCE
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of source.
+
+    `example` shows its grammar. `licence` is None where the person states it. `inputs` lists the files that a request
+    reads, and raises InputError where they are missing. A source of which more than `maximum_bad_share` is bad stops
+    the run.
+    """
+
+    example: str
+    read: Callable[[SourceRequest], Iterator[Record | Dropped]]
+    inputs: Callable[[SourceRequest], list[Path]]
+    licence: str | None = None
+    attribution: str = "supplied by the person who ran medllama"
+    url: str = ""
+    maximum_bad_share: float = 0.05
+
+    @property
+    def takes_path(self) -> bool:
+        return ":" in self.example
+
+
+def load_source(kind: str) -> Source:
+    """The source of a known kind."""
+    source = importlib.import_module(MODULES[kind]).SOURCE
+    assert isinstance(source, Source)
+    return source
+
+
+def parse(given: str) -> SourceRequest:
+    """Take `KIND:PATH?licence=SPDX` apart. Raises ValueError with what is wrong and what was probably meant."""
+    from finetune.licences import canonical
+
+    place, _, query = given.partition("?")
+    kind, _, path = place.partition(":")
+    if kind not in MODULES:
+        near = difflib.get_close_matches(kind.lower(), MODULES, n=1, cutoff=0.5)
+        advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(MODULES)}"
+        raise ValueError(f"{given!r} is of an unknown kind {kind!r}; {advice}")
+    source = load_source(kind)
+    if bool(path) != source.takes_path:
+        raise ValueError(f"{given!r} {'takes no path' if path else 'has no path'}; write {source.example}")
+    licence = None
+    for setting in filter(None, query.split("&")):
+        key, _, value = setting.partition("=")
+        if key != "licence":
+            raise ValueError(f"{given!r} has an unknown setting {key!r}; known is licence")
+        if source.licence is not None:
+            raise ValueError(f"{given!r} states a licence, but {kind} has its own ({source.licence}); take it out")
+        try:
+            licence = canonical(value)
+        except ValueError as error:
+            raise ValueError(f"{given!r}: {error}") from None
+    return SourceRequest(kind, Path(path).expanduser() if path else None, licence)
+
+
+def existing_file(request: SourceRequest) -> list[Path]:
+    """The `inputs` of a source that is one file."""
+    path = request.required_path()
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file", hint=f"name the file inside it: {request.kind}:{path}/FILE")
+    if not path.exists():
+        raise InputError(f"{path} does not exist", hint=f"check the path of --source {request.kind}:{path}")
+    return [path]

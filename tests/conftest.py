@@ -1,0 +1,29 @@
+"""Fixtures that many tests use. Everything is offline and on the CPU; user state never leaves the test's own folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data that lies beside the checkout on the developers' machines and is not part of the project."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real data is not here: no {folder.relative_to(REPOSITORY.parent)} beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base() -> Path:
+    """The embedded base model."""
+    return REPOSITORY / "recipes" / "tiny" / "base"
