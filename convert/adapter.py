@@ -92,7 +92,7 @@ class Adapter:
     def merge(self, name: str, values: Array) -> Array:
         """The merged tensor, float32; `values` (float32) is the base's and is returned itself where nothing changes."""
         if name in self.saved:
-            return self.saved[name].float32()
+            values = self.saved[name].float32()
         module_name = name.removesuffix(".weight")
         if module_name in self.trained_tokens:
             indices, rows = self.trained_tokens[module_name]

@@ -11,6 +11,7 @@ Source followed: llama.cpp's src/llama-adapter.cpp.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,10 @@ def write_adapter_gguf(
         for suffix, values in (("lora_a", pair.a), ("lora_b", pair.b)):
             rounded = round_to(numpy.ascontiguousarray(values), file_type, f"{pair.name}.{suffix}")
             writer.add_tensor(f"{pair.name}.{suffix}", rounded, raw_shape=values.shape, raw_dtype=RAW_TYPES[file_type])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
 
 
 def _pair(module: LoraModule, target: Target, shape: Shape, alpha: float) -> Pair:

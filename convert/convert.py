@@ -10,6 +10,7 @@ Nothing is approximated: what has no exact counterpart in llama.cpp is refused b
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,16 +234,16 @@ def write_gguf(source: Source, path: Path, file_type: str) -> None:
         )
     if factors is not None:
         writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for position, target in enumerate(source.targets):
-        progress.update(f"{file_type}  {target.name}", position, len(source.targets))
-        values = numpy.ascontiguousarray(source.float32(target), dtype=numpy.float32)
-        writer.write_tensor_data(round_to(values, file_type if values.ndim > 1 else "F32", target.source))
-    if factors is not None:
-        writer.write_tensor_data(factors)
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for position, target in enumerate(source.targets):
+            progress.update(f"{file_type}  {target.name}", position, len(source.targets))
+            values = numpy.ascontiguousarray(source.float32(target), dtype=numpy.float32)
+            writer.write_tensor_data(round_to(values, file_type if values.ndim > 1 else "F32", target.source))
+        if factors is not None:
+            writer.write_tensor_data(factors)
 
 
 def _quantize_all(config: ConvertConfig, intermediate: Path, file_types: list[str]) -> None:

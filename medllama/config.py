@@ -9,8 +9,8 @@
 together. Fields may be str, int, float, bool, Path, Literal, tuple[str, ...], dict (recipes only), or one of these or None.
 
 A field's `kind` says what its value names: "path" (an existing file or folder), "model" (a folder or a hub id),
-"source" (KIND:PATH), "output" (what the stage makes) or "value". The first three are inputs: their contents are part of
-what decides whether a stage has to run again.
+"source" (KIND:PATH), "template" (a file, or a name that is no file), "output" (what the stage makes) or "value". The first
+four are inputs: their contents are part of what decides whether a stage has to run again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from medllama.errors import RecipeError
 
 Config = TypeVar("Config")
 REQUIRED = dataclasses.MISSING
+INPUT_KINDS = ("path", "model", "source", "template")
 
 
 def option(default: Any = REQUIRED, *, help: str, kind: str = "value", metavar: str | None = None) -> Any:
@@ -97,18 +98,22 @@ def add_flags(parser: argparse.ArgumentParser, config_class: type) -> None:
     for entry in options(config_class):
         if entry.is_table:
             continue
-        text = entry.help.replace("%", "%%")
+        text = entry.help
         if not entry.is_required and entry.default not in (None, "", ()):
-            shown = ",".join(entry.default) if entry.is_list else entry.default
-            text += f" (default: {str(shown).replace('%', '%%')})"
-        extra: dict[str, Any] = {"dest": entry.name, "default": argparse.SUPPRESS, "help": text}
-        if entry.plain_type is bool:
-            parser.add_argument(entry.flag, action=argparse.BooleanOptionalAction, **extra)
-            continue
-        metavar = entry.metavar or ("|".join(map(str, entry.choices)) or entry.name.upper())
-        if entry.is_list:
-            extra |= {"action": "extend", "nargs": "+"}
-        parser.add_argument(entry.flag, metavar=metavar, **extra)
+            text += f" (default: {','.join(entry.default) if entry.is_list else entry.default})"
+        add_flag(parser, entry, text.replace("%", "%%"))
+
+
+def add_flag(parser: Any, entry: Option, help: str) -> None:
+    """The flag of one field. A list takes several values, also from repeated flags; a bool has its `--no-` form."""
+    extra: dict[str, Any] = {"dest": entry.name, "default": argparse.SUPPRESS, "help": help}
+    if entry.plain_type is bool:
+        parser.add_argument(entry.flag, action=argparse.BooleanOptionalAction, **extra)
+        return
+    if entry.is_list:
+        extra |= {"action": "extend", "nargs": "+"}
+    metavar = entry.metavar or ("|".join(map(str, entry.choices)) or entry.name.upper())
+    parser.add_argument(entry.flag, metavar=metavar, **extra)
 
 
 def build(config_class: type[Config], values: Mapping[str, Any], *, origin: str) -> Config:

@@ -1,0 +1,332 @@
+"""A converted GGUF computes what Transformers computes, for every shape of checkpoint that is taken; the rest is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from convert.config import ConvertConfig
+from convert.convert import convert, intermediate_type
+from medllama.errors import InputError, MedllamaError, ResourceError, UnsupportedError
+from medllama.llamacpp import Context, Model, quantize
+from tests.adapters import load_base, make_adapter, peft_logits
+from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
+
+# Float32 on both sides: what is left is the order of summing. A wrong row, frequency or scale gives 1e-3 and more.
+F32_BOUND = 1e-9
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+SHAPES: dict[str, dict[str, Any]] = {
+    "grouped-query attention": {},
+    "one key head": {"num_key_value_heads": 1},
+    "no grouping": {"num_key_value_heads": 4},
+    "explicit head_dim": {"head_dim": 32},
+    "wide heads": {"head_dim": 128, "num_attention_heads": 2, "num_key_value_heads": 1},
+    "tied": {"tie_word_embeddings": True},
+    "attention and MLP biases": {"attention_bias": True, "mlp_bias": True},
+    "another RoPE base": {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}},
+    "linear scaling": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+    "YaRN": {"rope_parameters": YARN},
+    "YaRN with a ramp of its own": {
+        "rope_parameters": {**YARN, "beta_fast": 16.0, "beta_slow": 2.0, "attention_factor": 0.7}
+    },
+    "YaRN, not truncated": {"rope_parameters": {**YARN, "truncate": False}},
+    "YaRN with mscale": {"rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.5}},
+    "another epsilon": {"rms_norm_eps": 1e-2},
+    "padded vocabulary": {"vocab_size": 576},
+}
+
+
+def token_ids(rows: int, count: int = 300) -> list[int]:
+    return numpy.random.default_rng(0).integers(3, min(rows, 500), count).tolist()
+
+
+def divergence(gguf_path: Path, reference: torch.Tensor, ids: list[int], adapter: Path | None = None) -> float:
+    """The largest Kullback-Leibler divergence, in nats, of a position's distribution from the reference's."""
+    with Model(gguf_path) as model, Context(model, context_tokens=len(ids)) as context:
+        if adapter is not None:
+            context.set_adapter(model.load_adapter(adapter))
+        found = torch.log_softmax(torch.tensor(context.logits(ids)).double(), dim=-1)
+    truth = torch.log_softmax(reference.double(), dim=-1)
+    return float((truth.exp() * (truth - found)).sum(-1).max())
+
+
+def run(base: Path, out: Path, types: tuple[str, ...] = ("F32",), **settings: Any) -> Path:
+    convert(ConvertConfig(str(base), out, types=types, name="m", **settings))
+    return out / f"m-{types[0]}.gguf"
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_every_shape_computes_like_transformers(kind: str, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", **SHAPES[kind])
+    ids = token_ids(512)
+    assert divergence(run(base, tmp_path), peft_logits(base, None, ids), ids) < F32_BOUND
+
+
+@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": True}, {"head_dim": 32}])
+def test_llama3_computes_like_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
+    base = make_llama3_checkpoint(tmp_path / "base", **settings)
+    ids = token_ids(384)
+    assert divergence(run(base, tmp_path), peft_logits(base, None, ids), ids) < F32_BOUND
+
+
+def test_old_rope_spelling_means_the_same(tmp_path: Path) -> None:
+    base = make_llama3_checkpoint(tmp_path / "base")
+    ids = token_ids(384)
+    reference = peft_logits(base, None, ids)
+    config = json.loads((base / "config.json").read_text())
+    parameters = config.pop("rope_parameters")
+    config["rope_theta"] = parameters.pop("rope_theta")
+    config["rope_scaling"] = {**parameters, "type": parameters["rope_type"]}
+    (base / "config.json").write_text(json.dumps(config))
+    assert divergence(run(base, tmp_path), reference, ids) < F32_BOUND
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_untouched_tensors_are_the_bases_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", dtype=dtype)
+    file_type = {torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    reader = gguf.GGUFReader(run(base, tmp_path, (file_type,)))
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    stored = load_file(base / "model.safetensors")["model.layers.1.mlp.down_proj.weight"]
+    assert bytes(tensors["blk.1.ffn_down.weight"].data) == stored.view(torch.uint8).numpy().tobytes()
+
+
+def test_a_tied_model_stored_under_its_heads_name_converts(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", tie_word_embeddings=True)
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    ids = token_ids(512)
+    path = run(base, tmp_path)
+    assert divergence(path, peft_logits(base, None, ids), ids) < F32_BOUND
+    assert "output.weight" not in {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+
+
+def test_a_tied_config_with_two_matrices_is_what_transformers_makes_of_it(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (base / "config.json").write_text(json.dumps(config))
+    ids = token_ids(512)
+    assert divergence(run(base, tmp_path), peft_logits(base, None, ids), ids) < F32_BOUND
+
+
+def test_shards_are_one_model(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    whole = run(base, tmp_path / "whole").read_bytes()
+    load_base(base).save_pretrained(base, max_shard_size="1MB")
+    (base / "model.safetensors").unlink()
+    assert len(list(base.glob("model-*.safetensors"))) > 1
+    assert run(base, tmp_path / "shards").read_bytes() == whole
+
+
+@pytest.mark.parametrize("file_type", ["Q4_K_M", "Q8_0", "Q6_K", "Q5_0", "Q3_K_L", "Q2_K", "IQ4_XS", "TQ2_0"])
+def test_quantized_bytes_are_llama_cpps(file_type: str, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    run(base, tmp_path, ("F16", file_type))
+    quantize(tmp_path / "m-F16.gguf", tmp_path / "reference.gguf", {"Q4_K_M": 15, "Q8_0": 7, "Q6_K": 18, "Q5_0": 8, "Q3_K_L": 13,
+             "Q2_K": 10, "IQ4_XS": 30, "TQ2_0": 37}[file_type])  # fmt: skip
+    assert (tmp_path / f"m-{file_type}.gguf").read_bytes() == (tmp_path / "reference.gguf").read_bytes()
+
+
+def test_quantized_alone_gives_the_same_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    run(base, tmp_path / "both", ("F16", "Q4_K_M"))
+    run(base, tmp_path / "alone", ("q4_k_m",))
+    alone = tmp_path / "alone"
+    assert [path.name for path in alone.iterdir()] == ["m-Q4_K_M.gguf"]
+    assert (alone / "m-Q4_K_M.gguf").read_bytes() == (tmp_path / "both" / "m-Q4_K_M.gguf").read_bytes()
+
+
+def test_the_type_that_is_quantized_from_follows_the_rule() -> None:
+    assert intermediate_type(["BF16", "Q4_K_M"], "float16") == "BF16"
+    assert intermediate_type(["Q4_K_M"], "bfloat16") == "BF16"
+    assert intermediate_type(["F32", "Q4_K_M"], "float32") == "F16"
+    assert intermediate_type(["F16", "BF16", "Q4_K_M"], "bfloat16") == "BF16"
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    digests = {hashlib.sha256(run(base, tmp_path / name, ("F16", "Q4_K_M")).read_bytes()).hexdigest() for name in "ab"}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 3}, "rank_pattern": {"k_proj": 8}}]
+)
+def test_an_adapter_gguf_on_the_bases_gguf_computes_like_peft(settings: dict[str, Any], tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", **settings)
+    plain = run(base, tmp_path)
+    lora = run(base, tmp_path / "lora", adapter=adapter, adapter_only=True).with_name("m-lora-F32.gguf")
+    ids = token_ids(512)
+    assert divergence(plain, peft_logits(base, adapter, ids), ids, adapter=lora) < F32_BOUND
+    assert divergence(plain, peft_logits(base, adapter, ids), ids) > 1e-4, "without the adapter it must differ"
+
+
+def test_an_embedding_lora_fits_an_adapter_gguf(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["embed_tokens", "v_proj"])
+    drop_saved_embeddings(adapter)
+    plain = run(base, tmp_path)
+    lora = run(base, tmp_path / "lora", adapter=adapter, adapter_only=True).with_name("m-lora-F32.gguf")
+    ids = token_ids(512)
+    assert divergence(plain, peft_logits(base, adapter, ids), ids, adapter=lora) < F32_BOUND
+
+
+def drop_saved_embeddings(adapter: Path) -> None:
+    """PEFT saves the base's embeddings beside a LoRA on them; an adapter GGUF has no room for them."""
+    path = adapter / "adapter_model.safetensors"
+    save_file({name: value for name, value in load_file(path).items() if "lora" in name}, path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"use_dora": True}, "DoRA's magnitudes"),
+        ({"modules_to_save": ["lm_head"]}, "saved modules"),
+        ({"trainable_token_indices": [5]}, "trained tokens"),
+    ],
+)
+def test_what_an_adapter_gguf_cannot_hold_says_merge_instead(
+    settings: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter", **settings)
+    with pytest.raises(UnsupportedError, match=reason) as refusal:
+        run(base, tmp_path / "lora", adapter=adapter, adapter_only=True)
+    assert "merge instead" in refusal.value.hint
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}, {"modules_to_save": ["embed_tokens"]}])
+def test_the_merged_checkpoint_is_one_that_transformers_loads(settings: dict[str, Any], tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", tie_word_embeddings="modules_to_save" in settings)
+    adapter = make_adapter(base, tmp_path / "adapter", **settings)
+    run(base, tmp_path, ("safetensors",), adapter=adapter)
+    ids = token_ids(512)
+    merged, reference = peft_logits(tmp_path / "m-safetensors", None, ids), peft_logits(base, adapter, ids)
+    assert torch.allclose(merged, reference, atol=1e-4)
+    assert (tmp_path / "m-safetensors" / "tokenizer.model").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"architectures": ["MistralForCausalLM"], "model_type": "mistral"},
+            "MistralForCausalLM is not LlamaForCausalLM",
+        ),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "RoPE scaling 'dynamic'"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0, "rope_theta": 1e4}}, "RoPE scaling 'longrope'"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, r"the base is quantized \(bitsandbytes\)"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+    ],
+)
+def test_what_is_not_exact_is_refused_by_name(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | change
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match=reason):
+        run(base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_float16_overflow_says_use_bf16(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", dtype=torch.bfloat16)
+    change_tensor(base, "model.layers.0.mlp.up_proj.weight", 70000.0)
+    with pytest.raises(UnsupportedError, match="float16 ends at 65504") as refusal:
+        run(base, tmp_path / "out", ("F16",))
+    assert "BF16" in refusal.value.hint
+    assert list((tmp_path / "out").iterdir()) == []
+    run(base, tmp_path / "out", ("BF16",))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_with_nan_or_infinity_is_refused(value: float, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    change_tensor(base, "model.layers.0.mlp.up_proj.weight", value)
+    with pytest.raises(InputError, match=r"up_proj\.weight holds 1 values that are NaN or infinite"):
+        run(base, tmp_path / "out")
+
+
+def change_tensor(base: Path, name: str, value: float) -> None:
+    tensors = load_file(base / "model.safetensors")
+    tensors[name][3, 5] = value
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.self_attn.k_proj.weight", "lm_head.weight", "model.norm.weight"])
+def test_a_missing_tensor_is_named(name: str, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"{name} is missing"):
+        run(base, tmp_path / "out")
+
+
+def test_a_tensor_too_many_is_refused(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors") | {"model.vision.weight": torch.zeros(2, 2)}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedError, match=r"are not a Llama's, such as model\.vision\.weight"):
+        run(base, tmp_path / "out")
+
+
+def test_an_adapter_of_another_base_with_this_shape_is_refused(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    other = make_llama2_checkpoint(tmp_path / "other", seed=5)
+    adapter = make_adapter(other, tmp_path / "adapter")
+    digest = hashlib.sha256((other / "model.safetensors").read_bytes()).hexdigest()
+    (adapter / "training.json").write_text(json.dumps({"base": {"files": {"model.safetensors": digest}}}))
+    run(other, tmp_path / "right", adapter=adapter)
+    with pytest.raises(InputError, match=r"was trained on another base: model\.safetensors"):
+        run(base, tmp_path / "wrong", adapter=adapter)
+
+
+def test_a_failure_leaves_no_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("convert.convert.round_to", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        run(base, tmp_path / "out", ("F16", "Q4_K_M"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))  # type: ignore[attr-defined]
+    with pytest.raises(ResourceError, match=r"convert needs .* GB"):
+        run(base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_metadata_names_only_what_the_run_gives(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    with Model(run(base, tmp_path), vocab_only=True) as model:
+        assert model.metadata("general.name") == "m"
+        assert model.metadata("general.base_model.0.name") == "base"
+        assert model.metadata("general.author") is None
+        assert model.metadata("general.organization") is None
+
+
+def test_bad_types_and_names_are_reported_together(tmp_path: Path) -> None:
+    config = ConvertConfig("base", tmp_path, types=("Q9_K",), name="../up", adapter_only=True)
+    assert [problem.partition(":")[0] for problem in config.problems()] == ["types", "name", "adapter_only"]
+
+
+def test_every_error_is_one_that_people_can_read(tmp_path: Path) -> None:
+    with pytest.raises(MedllamaError) as refusal:
+        run(tmp_path / "nowhere", tmp_path / "out")
+    assert refusal.value.hint
