@@ -20,7 +20,10 @@ from medllama.config import looks_like_hub_id
 from medllama.errors import InputError, MedllamaError, UnsupportedError
 from medllama.files import read_json, sha256_file
 
-NEEDED_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "USE_POLICY*", "NOTICE*")
+NEEDED_FILES = (
+    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "LICENCE*", "COPYING*", "USE_POLICY*", "USE-POLICY*",
+    "ACCEPTABLE_USE*", "NOTICE*",
+)  # fmt: skip
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LFS_POINTER = b"version https://git-lfs"

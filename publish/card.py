@@ -1,0 +1,185 @@
+"""The model card (README.md) and the NOTICE of a package, from what the certificate and the base's licence say.
+
+Both are pure functions of `Facts`. The card's front matter is Hugging Face's model card metadata; a base or data set
+stands there only under a name that the hub could resolve, the rest stands in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from medllama.config import looks_like_hub_id
+from publish.certificate import CertifiedFile
+from publish.licences import Terms
+
+TAGS = ["medical", "llama", "gguf", "ollama", "lora"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the card and the notice tell. `files` are the packaged ones, `default` the one that the Modelfile runs."""
+
+    name: str
+    base_name: str
+    terms: Terms
+    files: tuple[CertifiedFile, ...]
+    default: CertifiedFile
+    is_tuned: bool
+    data: dict[str, Any] | None
+    obstacles: tuple[str, ...]  # why the package is not for publishing; empty where it may be
+    template_note: str
+    system: str
+    temperature: float
+    num_ctx: int
+
+    @property
+    def title(self) -> str:
+        """The name as people write it: Llama 3's licence asks for "Llama", Ollama for lower case."""
+        return re.sub(r"^llama", "Llama", self.name) if self.terms.is_llama3 else self.name
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        return list((self.data or {}).get("sources") or [])
+
+
+def model_card(facts: Facts) -> str:
+    """The text of README.md."""
+    parts = [
+        _front_matter(facts),
+        f"# {facts.title}",
+        _introduction(facts),
+        _how_to_run(facts),
+        _certificate(facts),
+        _data(facts),
+        _licence(facts),
+        LIMITS,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+LIMITS = """\
+## Limits
+
+This is a language model, and no medical device. It has not been evaluated for clinical use, it states wrong things with
+confidence, it may repeat errors and biases of its base and its data, and it does not know what is newer than they are.
+Nothing it says may guide the diagnosis or the care of a person; ask a professional. The certificate proves that
+these files compute what the trained model computes, and says nothing about whether that is true."""
+
+
+def _front_matter(facts: Facts) -> str:
+    identifier = facts.terms.identifier
+    metadata: dict[str, Any] = {"license": identifier}
+    if identifier == "other":
+        metadata |= {"license_name": "base-licence", "license_link": "LICENSE"}
+    if looks_like_hub_id(facts.base_name):
+        metadata |= {
+            "base_model": facts.base_name,
+            "base_model_relation": "finetune" if facts.is_tuned else "quantized",
+        }
+    if datasets := [source["name"] for source in facts.sources if looks_like_hub_id(str(source.get("name", "")))]:
+        metadata["datasets"] = datasets
+    metadata |= {"language": ["en"], "library_name": "gguf", "pipeline_tag": "text-generation", "tags": TAGS}
+    return "---\n" + yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) + "---"
+
+
+def _introduction(facts: Facts) -> str:
+    made = "fine-tuned on medical text with LoRA and merged" if facts.is_tuned else "converted, not fine-tuned"
+    lines = [f"{facts.base_name}, {made}, as GGUF files for llama.cpp and Ollama. Made and verified by medllama."]
+    if facts.terms.display_line:
+        lines.insert(0, f"**{facts.terms.display_line}**")
+    if facts.obstacles:
+        lines.insert(0, "> **Not for publishing.** " + " ".join(f"{reason}." for reason in facts.obstacles))
+    return "\n\n".join(lines)
+
+
+def _how_to_run(facts: Facts) -> str:
+    name = facts.name.lower()
+    lines = [
+        "## How to run it",
+        "In this folder:",
+        f"```\nollama create {name} -f Modelfile\nollama run {name}\n```",
+        f"The Modelfile runs `{facts.default.name}`; to run another of the files, change its FROM line. {facts.template_note}"
+        f" Temperature is {facts.temperature:g}, the context {facts.num_ctx:,} tokens.",
+        f"With llama.cpp, which takes the prompt format from the file: `llama-cli -m {facts.default.name}`.",
+    ]
+    if facts.system:
+        lines.append(f"The system prompt is: {facts.system}")
+    return "\n\n".join(lines)
+
+
+def _certificate(facts: Facts) -> str:
+    lines = [
+        "## Certificate",
+        "Each file was held against the Hugging Face model that it was made from; certificate.json has every figure with"
+        " its bound.",
+        "| file | type | size | SHA-256 | checks passed |\n|---|---|---|---|---|\n"
+        + "\n".join(
+            f"| {file.name} | {file.type} | {file.bytes / 1e6:,.1f} MB | `{file.sha256[:16]}...` | {', '.join(file.passed)} |"
+            for file in facts.files
+        ),
+    ]
+    return "\n\n".join(lines)
+
+
+def _data(facts: Facts) -> str:
+    if not facts.sources:
+        text = (
+            "What it was trained on is not recorded."
+            if facts.is_tuned
+            else "It was trained on nothing beyond its base."
+        )
+        return f"## Data\n\n{text}"
+    rows = [
+        _row(source["name"], source.get("licence") or "none stated", _records(source), source.get("attribution") or "")
+        for source in facts.sources
+    ]
+    return (
+        "## Data\n\n| source | licence | records | attribution |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n\nEach source keeps its own licence; NOTICE has them in full."
+    )
+
+
+def _row(*cells: str) -> str:
+    """A row of a Markdown table; a bar or a line break inside a cell would end it."""
+    return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
+
+
+def _records(source: dict[str, Any]) -> str:
+    kept = (source.get("counts") or {}).get("kept")
+    return f"{kept:,}" if isinstance(kept, int) else "not recorded"
+
+
+def _licence(facts: Facts) -> str:
+    files = ", ".join(facts.terms.texts)
+    return (
+        f"## Licence\n\nThe weights stand under the licence of their base ({facts.terms.identifier}); the base's own texts"
+        f" ({files}) are in LICENSE and NOTICE."
+    )
+
+
+def licence_file(terms: Terms) -> str:
+    """The text of LICENSE: the base's licence texts and use policy as they are."""
+    return "\n\n".join(text.strip("\n") + "\n" for text in terms.licence_and_policy.values())
+
+
+def notice_file(facts: Facts) -> str:
+    """The text of NOTICE: what licences want said, what was changed, and where the data came from."""
+    parts = [text.strip("\n") for text in facts.terms.notice.values()]
+    notices = " ".join(" ".join(parts).split())
+    parts += [line for line in (facts.terms.notice_line, facts.terms.display_line) if line and line not in notices]
+    made = "fine-tuned with LoRA, merged and " if facts.is_tuned else ""
+    parts.append(f"{facts.title} is {facts.base_name}, {made}converted to GGUF by medllama. These are modified files.")
+    if facts.obstacles:
+        parts.append("Not for publishing:\n" + "\n".join(f"- {reason}" for reason in facts.obstacles))
+    if notice := str((facts.data or {}).get("notice") or "").strip("\n"):
+        parts.append(notice)
+    elif facts.sources:
+        parts.append(
+            "\n".join(f"{source['name']}: {source.get('licence') or 'no licence stated'}" for source in facts.sources)
+        )
+    return "\n\n".join(parts) + "\n"

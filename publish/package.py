@@ -1,0 +1,239 @@
+"""`medllama package`: certified GGUF files in, a folder that Ollama, llama.cpp and people can use out.
+
+    medllama package --gguf FILE ... --certificate FILE --base-model DIR --output-dir OUT --name NAME
+
+    OUT/NAME-TYPE.gguf ...    hard links where the disk allows it, else copies; their bytes are the certified ones
+    OUT/Modelfile             ollama create NAME -f Modelfile
+    OUT/README.md             the model card
+    OUT/LICENSE, NOTICE       the base's own texts, and what they and the data's licences want said
+    OUT/certificate.json      as verify wrote it
+    OUT/SHA256SUMS            sha256sum --check SHA256SUMS
+
+Refused: bytes that no passing certificate vouches for, a TEMPLATE other than the certified one, a base without its licence
+text, and a name that Ollama or the base's licence does not allow. Data that may not be given on does not stop a package, which
+may be for its maker alone: card, NOTICE and summary say that it is not for publishing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from medllama import progress
+from medllama.checkpoint import find_base
+from medllama.config import looks_like_hub_id
+from medllama.errors import CheckFailed, InputError, UnsupportedError
+from medllama.files import atomic_directory, require_disk, sha256_file
+from medllama.stages import StageResult
+from publish.card import Facts, licence_file, model_card, notice_file
+from publish.certificate import AGAIN, Certificate, CertifiedFile, read_certificate
+from publish.config import PackageConfig
+from publish.gguf_metadata import GgufMetadata, read_gguf_metadata
+from publish.licences import check_ollama_name, read_terms
+from publish.modelfile import is_kept, write_modelfile
+from publish.prompt_format import (
+    PromptFormat,
+    context_tokens,
+    modelfile_commands,
+    prompt_format,
+    require_system_place,
+)  # fmt: skip
+
+OWN_FILES = {"Modelfile", "README.md", "LICENSE", "NOTICE", "certificate.json", "SHA256SUMS"}
+DEFAULT_TYPE = "Q4_K_M"
+
+
+def package(config: PackageConfig) -> StageResult:
+    """Write the package as a whole or not at all."""
+    check_ollama_name(config.name)
+    certificate = read_certificate(config.certificate)
+    base, base_name = _base(config, certificate)
+    terms = read_terms(base, base_name)
+    terms.check_name(config.name)
+    sources = _sources(config, certificate)
+    _require_replaceable(config.output_dir, sources)
+
+    with atomic_directory(config.output_dir) as partial:
+        files = tuple(_place(source, partial / source.name, certificate) for source in sources)
+        default = next(file for file in files if file.name == default_file([file.name for file in files]))
+        metadata = read_gguf_metadata(partial / default.name)
+        form = _certified_format(metadata, certificate)
+        require_system_place(metadata.chat, config.system)
+        facts = Facts(
+            name=config.name,
+            base_name=base_name,
+            terms=terms,
+            files=files,
+            default=default,
+            is_tuned=certificate.adapter is not None,
+            data=certificate.data,
+            obstacles=obstacles(certificate),
+            template_note=form.note,
+            system=config.system,
+            temperature=config.temperature,
+            num_ctx=context_tokens(config.num_ctx, certificate.max_length, metadata.context_length),
+        )
+        for name, text in _texts(facts, form, certificate).items():
+            (partial / name).write_text(text, encoding="utf-8")
+        _write_sums(partial, files)
+    if form.template is None:
+        progress.message(f"note: {form.note}")
+    return StageResult(config.output_dir, _summary(facts, form))
+
+
+def _base(config: PackageConfig, certificate: Certificate) -> tuple[Path, str]:
+    """The base's folder and its name: a hub id where it has one, else as the certificate calls it."""
+    given = config.base_model or certificate.base.get("path")
+    if not given:
+        raise InputError(
+            f"{certificate.path} does not say where the base is, and its licence is needed",
+            hint="name the base's folder: --base-model DIR",
+        )
+    name = given.split("@")[0]
+    if looks_like_hub_id(given) and not Path(given).exists():
+        return find_base(given), name
+    return find_base(given), str(certificate.base.get("name") or Path(given).resolve().name)
+
+
+def _sources(config: PackageConfig, certificate: Certificate) -> list[Path]:
+    """The files to package. What cannot be a certified file by its size is refused before any hashing."""
+    sources = [Path(name) for name in config.gguf]
+    sizes = {file.bytes for file in certificate.files}
+    for number, source in enumerate(sources):
+        if not source.is_file():
+            raise InputError(f"there is no GGUF {source}", hint="make it with medllama convert")
+        if source.name in {other.name for other in sources[:number]}:
+            raise InputError(f"two files are called {source.name}", hint="rename one of them")
+        if source.stat().st_size not in sizes:
+            raise CheckFailed(
+                f"{source} is not a file that {certificate.path} vouches for: it has {source.stat().st_size:,} bytes",
+                hint=f"it changed since, or is another file; {AGAIN}",
+            )
+    return sources
+
+
+def _require_replaceable(output_dir: Path, sources: Sequence[Path]) -> None:
+    """The folder is replaced as a whole, so it must hold nothing but an earlier package, least of all the sources."""
+    if any(output_dir.resolve() in source.resolve().parents for source in sources):
+        raise InputError(f"{output_dir} holds the files to package", hint="choose another --output-dir")
+    if not output_dir.exists():
+        return
+    if not output_dir.is_dir():
+        raise InputError(f"{output_dir} is a file, not a folder", hint="choose another --output-dir")
+    foreign = sorted(
+        path.name for path in output_dir.iterdir() if path.name not in OWN_FILES and path.suffix != ".gguf"
+    )
+    if foreign:
+        raise InputError(
+            f"{output_dir} holds {foreign[0]}, which is no part of a package", hint="choose another --output-dir"
+        )
+
+
+def _place(source: Path, target: Path, certificate: Certificate) -> CertifiedFile:
+    """Link or copy one GGUF, then hash what lies in the package: those bytes are what the certificate must vouch for."""
+    progress.update(f"{source.name}: linking and hashing")
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP):
+            raise
+        require_disk(target, real.stat().st_size, f"packaging {source.name}")
+        shutil.copyfile(real, target)
+    found = certificate.for_digest(sha256_file(target), source)
+    if found.model == "adapter" or (found.model == "base" and certificate.adapter is not None):
+        raise UnsupportedError(
+            f"{source} is the {found.model} alone, and a package takes the merged model",
+            hint="convert without --adapter-only",
+        )
+    return dataclasses.replace(found, name=source.name)
+
+
+def default_file(names: Sequence[str]) -> str:
+    """The file that the Modelfile runs: Q4_K_M where there is one, the type that Ollama's own library gives by default and
+    that a laptop runs; else the one named last."""
+    return next((name for name in names if name.endswith(f"-{DEFAULT_TYPE}.gguf")), names[-1])
+
+
+def _certified_format(metadata: GgufMetadata, certificate: Certificate) -> PromptFormat:
+    """The prompt format inside the GGUF. Raises CheckFailed where it is not the one that was certified."""
+    chat, form = metadata.chat, prompt_format(metadata.chat)
+    found = {"chat_template_sha256": chat.sha256 if chat else None, "go_template_sha256": form.derived_sha256}
+    for key, digest in found.items():
+        if certificate.text(key) != digest:
+            raise CheckFailed(
+                f"the {key.removesuffix('_sha256').replace('_', ' ')} is not the certified one: its SHA-256 is {digest},"
+                f" {certificate.path} has {certificate.text(key)}",
+                hint=f"the certificate was made by another version of medllama; {AGAIN}",
+            )
+    return form
+
+
+def obstacles(certificate: Certificate) -> tuple[str, ...]:
+    """Why what was trained on may not be given on; empty where it may, or where nothing was trained."""
+    if certificate.adapter is None:
+        return ()
+    data = certificate.data
+    if data is None or not data.get("sources"):
+        return ("What the model was trained on, and under which licence, is not recorded",)
+    reasons = [
+        f"The licence of the training data {source.get('name')} ({source.get('licence') or 'none stated'}) does not"
+        " clearly allow it"
+        for source in data["sources"]
+        if source.get("publishable") is not True
+    ]
+    if not reasons and data.get("publishable") is not True:
+        reasons.append("The data card does not say that the training data may be published")
+    return tuple(reasons)
+
+
+def _texts(facts: Facts, form: PromptFormat, certificate: Certificate) -> dict[str, str]:
+    """The text files of the package, by name."""
+    notice = notice_file(facts)
+    commands = modelfile_commands(
+        facts.default.name,
+        form,
+        system=facts.system,
+        temperature=facts.temperature,
+        num_ctx=facts.num_ctx,
+        licences=[_without_dropped(text) for text in [*facts.terms.licence_and_policy.values(), notice]],
+    )
+    comment = f"{facts.title}, made by medllama package: ollama create {facts.name.lower()} -f Modelfile"
+    return {
+        "Modelfile": write_modelfile(commands, [comment]),
+        "README.md": model_card(facts),
+        "LICENSE": licence_file(facts.terms),
+        "NOTICE": notice,
+        "certificate.json": certificate.path.read_text(encoding="utf-8"),
+    }
+
+
+def _without_dropped(text: str) -> str:
+    """A licence as a Modelfile can hold it: no-break spaces and their like become spaces. LICENSE has it as it is."""
+    return "".join(character if is_kept(character) else " " for character in text)
+
+
+def _write_sums(folder: Path, files: Sequence[CertifiedFile]) -> None:
+    known = {file.name: file.sha256 for file in files}
+    names = sorted(path.name for path in folder.iterdir())
+    lines = [f"{known.get(name) or sha256_file(folder / name)}  {name}\n" for name in names]
+    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def _summary(facts: Facts, form: PromptFormat) -> dict[str, object]:
+    files = ", ".join(file.name for file in facts.files)
+    line = f"{files}; the Modelfile runs {facts.default.name}; licence {facts.terms.identifier}"
+    return {
+        "line": line + ("; not for publishing" if facts.obstacles else ""),
+        "name": facts.name,
+        "files": {file.name: file.sha256 for file in facts.files},
+        "from": facts.default.name,
+        "licence": facts.terms.identifier,
+        "template": form.note,
+        "publishable": not facts.obstacles,
+        "obstacles": list(facts.obstacles),
+    }

@@ -1,0 +1,3 @@
+module medllama/go_template
+
+go 1.19
