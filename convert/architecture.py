@@ -112,11 +112,12 @@ class Shape:
 
 
 def read_shape(config: dict[str, Any], origin: object) -> Shape:
-    """The shape that a config.json describes; `origin` names it in errors.
+    """The shape that the config.json of a Llama describes (`require_llama`); `origin` names it in errors.
 
     Raises UnsupportedError for what llama.cpp's Llama does not compute exactly, InputError for what is missing.
     """
-    _check_architecture(config, origin)
+    if (activation := config.get("hidden_act", "silu")) not in ("silu", "swish"):
+        raise UnsupportedError(f"{origin}: hidden_act is {activation!r}; llama.cpp's Llama computes silu")
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         head_dim = config.get("head_dim")
@@ -139,24 +140,6 @@ def read_shape(config: dict[str, Any], origin: object) -> Shape:
         raise InputError(
             f"{origin} has no {error.args[0]}", hint="is it the config.json of a Llama checkpoint?"
         ) from None
-
-
-def _check_architecture(config: dict[str, Any], origin: object) -> None:
-    names = config.get("architectures") or []
-    kind = config.get("model_type")
-    if kind != "llama" or (names and names != ["LlamaForCausalLM"]):
-        raise UnsupportedError(
-            f"{origin}: {', '.join(names) or kind} is not LlamaForCausalLM",
-            hint="medllama converts Llama checkpoints; for others use llama.cpp's own converter",
-        )
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
-        raise UnsupportedError(
-            f"{origin}: the base is quantized ({method})",
-            hint="name the 16-bit base that the adapter was trained from; merging into a quantized base is another model",
-        )
-    if (activation := config.get("hidden_act", "silu")) not in ("silu", "swish"):
-        raise UnsupportedError(f"{origin}: hidden_act is {activation!r}; llama.cpp's Llama computes silu")
 
 
 def _read_rope(config: dict[str, Any], origin: object) -> Rope:

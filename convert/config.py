@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medllama.config import option
@@ -28,6 +28,10 @@ class ConvertConfig:
     adapter: Path | None = option(None, help="folder of a PEFT LoRA adapter to merge", kind="path", metavar="DIR")
     types: tuple[str, ...] = option(("F16", "Q4_K_M"), help="file types to write, in llama.cpp's spelling")
     name: str = option("medllama", help="files are called NAME-TYPE.gguf")
+    with_base: bool = option(
+        False,
+        help="also write the base without the adapter, NAME-base-TYPE.gguf in the last quantized type, to compare with",
+    )
     chat_template: str = option(
         "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
     )
@@ -55,6 +59,11 @@ class ConvertConfig:
         """The types in llama.cpp's spelling, each once, in the order given."""
         return list(dict.fromkeys(name for given in self.types if (name := spelled(given)) is not None))
 
+    @property
+    def quantized_types(self) -> list[str]:
+        """The types that llama.cpp's quantizer makes, in the order given."""
+        return [name for name in self.file_types if name not in (*UNQUANTIZED, CHECKPOINT)]
+
     def gguf_path(self, file_type: str) -> Path:
         """Where the file of one type goes."""
         return self.output_dir / f"{self.name}{'-lora' if self.adapter_only else ''}-{file_type}.gguf"
@@ -62,6 +71,27 @@ class ConvertConfig:
     def gguf_paths(self) -> list[Path]:
         """The GGUF files of the model that this configuration makes."""
         return [self.gguf_path(file_type) for file_type in self.file_types if file_type != CHECKPOINT]
+
+    def measured_path(self) -> Path | None:
+        """The file to measure: that of the last quantized type, else the last GGUF; None where there is no GGUF."""
+        file_type = self._measured_type()
+        return self.gguf_path(file_type) if file_type else None
+
+    def baseline_path(self) -> Path | None:
+        """The base's counterpart of the measured file; None where none is made."""
+        baseline = self.baseline()
+        return baseline.measured_path() if baseline else None
+
+    def baseline(self) -> ConvertConfig | None:
+        """What makes the base's counterpart of the measured file; None where none is asked for."""
+        file_type = self._measured_type()
+        if not self.with_base or self.adapter is None or self.adapter_only or file_type is None:
+            return None
+        return replace(self, adapter=None, types=(file_type,), name=f"{self.name}-base", with_base=False)
+
+    def _measured_type(self) -> str | None:
+        unquantized = [name for name in self.file_types if name in UNQUANTIZED]
+        return next(reversed(self.quantized_types or unquantized), None)
 
 
 def spelled(name: str) -> str | None:

@@ -11,7 +11,7 @@ Nothing is approximated: what has no exact counterpart in llama.cpp is refused b
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from convert.tensors import Target, plan_tensors, to_llama_cpp_layout
 from convert.weights import RAW_TYPES, StoredTensor, read_tensors, round_to
 from medllama import progress
 from medllama.chat import Chat, choose_template
-from medllama.checkpoint import find_base, read_config, safetensors_files
+from medllama.checkpoint import find_base, read_config, require_llama, safetensors_files
 from medllama.errors import InputError, UnsupportedError
 from medllama.files import atomic_directory, atomic_file, read_json, require_disk, sha256_file
 from medllama.llamacpp import quantize
@@ -81,8 +81,20 @@ def convert(config: ConvertConfig) -> StageResult:
     if config.adapter_only:
         return _convert_adapter(config, source)
     intermediate = intermediate_type(config.file_types, source.shape.dtype)
-    quantized = [name for name in config.file_types if name not in (*UNQUANTIZED, CHECKPOINT)]
-    require_disk(config.output_dir, _needed_bytes(source, config.file_types, intermediate), "convert")
+    work = [(config, source)]
+    if (baseline := config.baseline()) is not None:
+        # The same template, so that both models are asked the same.
+        work.append((baseline, replace(read_source(baseline), template=source.template)))
+    needed_bytes = sum(_needed_bytes(its_source, its.file_types, intermediate) for its, its_source in work)
+    require_disk(config.output_dir, needed_bytes, "convert")
+    for its, its_source in work:
+        _write_files(its, its_source, intermediate)
+    return _result(config, source, intermediate)
+
+
+def _write_files(config: ConvertConfig, source: Source, intermediate: str) -> None:
+    """Write the files of all types; quantized ones are made from a file of the type `intermediate`."""
+    quantized = config.quantized_types
     for file_type in config.file_types:
         if file_type in UNQUANTIZED:
             with atomic_file(config.gguf_path(file_type)) as partial:
@@ -99,7 +111,6 @@ def convert(config: ConvertConfig) -> StageResult:
             _quantize_all(config, temporary, quantized)
         finally:
             temporary.unlink(missing_ok=True)
-    return _result(config, source, intermediate if quantized else None)
 
 
 def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
@@ -137,6 +148,7 @@ def read_source(config: ConvertConfig) -> Source:
     """Read and check base and adapter. Nothing is written; every refusal happens here."""
     base = find_base(config.base_model)
     config_json = read_config(base)
+    require_llama(config_json, base)
     shape = read_shape(config_json, base / "config.json")
     stored = read_tensors(safetensors_files(base))
     adapter = read_adapter(config.adapter) if config.adapter else None
@@ -259,10 +271,12 @@ def _needed_bytes(source: Source, file_types: list[str], intermediate: str) -> i
     return source.parameters * sum(kept.values()) // 8
 
 
-def _result(config: ConvertConfig, source: Source, intermediate: str | None) -> StageResult:
+def _result(config: ConvertConfig, source: Source, intermediate: str) -> StageResult:
     sizes = {path.stem.rpartition("-")[2]: path.stat().st_size for path in config.gguf_paths()}
     shown = [f"{file_type} {size / 1e6:,.1f} MB" for file_type, size in sizes.items()]
     shown += [CHECKPOINT] if CHECKPOINT in config.file_types else []
+    baseline = config.baseline_path()
+    shown += [f"the base {baseline.stat().st_size / 1e6:,.1f} MB"] if baseline else []
     return StageResult(
         config.output_dir,
         {
@@ -270,7 +284,8 @@ def _result(config: ConvertConfig, source: Source, intermediate: str | None) -> 
             "files": [str(path) for path in config.gguf_paths()],
             "bytes": sizes,
             "parameters": source.parameters,
-            "quantized_from": intermediate,
+            "quantized_from": intermediate if config.quantized_types else None,
+            "baseline": str(baseline) if baseline else None,
             "tokenizer": source.vocabulary.origin.name,
             "notes": list(source.vocabulary.notes),
         },

@@ -99,16 +99,17 @@ class Chat:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """The prompt as text. Raises InputError where the template refuses the conversation."""
         vocabulary = self.tokenizer.vocabulary
+        names = {
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": _token(vocabulary.tokens, vocabulary.bos_id),
+            "eos_token": _token(vocabulary.tokens, vocabulary.eos_id),
+            "tools": None,
+            "documents": None,
+        }
         try:
-            return self._compiled.render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                bos_token=_token(vocabulary.tokens, vocabulary.bos_id),
-                eos_token=_token(vocabulary.tokens, vocabulary.eos_id),
-                tools=None,
-                documents=None,
-            )
-        except jinja2.TemplateError as error:
+            return self._compiled.render(names)
+        except Exception as error:  # a template is somebody's program: whatever it raises is its refusal
             raise InputError(
                 f"the chat template refuses a conversation of roles {', '.join(m['role'] for m in messages)}: {error}",
                 hint="roles alternate between user and assistant, after an optional system message",
@@ -126,7 +127,8 @@ class Chat:
         """The ids of a conversation with labels on every answer and the end token after it, and on nothing else.
 
         What an answer is follows from the template: the ids by which a conversation with the answer is longer than the
-        prompt for it, up to the last control token, which ends the turn.
+        prompt for it, up to the last control token, which ends the turn; all of them where it ends by text alone. An answer
+        that begins with line breaks may share its first token with the prompt, which is then learned as a whole.
         """
         input_ids = self.encode(messages)
         labels = [IGNORED_LABEL] * len(input_ids)
@@ -135,8 +137,8 @@ class Chat:
                 continue
             start = common_prefix(input_ids, self.encode(messages[:position], add_generation_prompt=True))
             end = common_prefix(input_ids, self.encode(messages[: position + 1]))
-            while end > start and not self._is_control(input_ids[end - 1]):
-                end -= 1
+            ends = [place + 1 for place in range(start, end) if self._is_control(input_ids[place])]
+            end = ends[-1] if ends else end
             labels[start:end] = input_ids[start:end]
         return Labelled(input_ids, labels)
 

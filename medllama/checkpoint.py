@@ -98,7 +98,7 @@ def read_config(base: Path) -> dict[str, Any]:
 
 
 def require_llama(config: dict[str, Any], base: Path) -> None:
-    """Raise UnsupportedError unless `config` describes an unquantized LlamaForCausalLM."""
+    """Raise UnsupportedError unless `config` describes an unquantized LlamaForCausalLM, InputError where it lacks a number."""
     names = config.get("architectures") or []
     if config.get("model_type") != "llama" or (names and names != ["LlamaForCausalLM"]):
         raise UnsupportedError(
@@ -109,6 +109,11 @@ def require_llama(config: dict[str, Any], base: Path) -> None:
         raise UnsupportedError(
             f"{base / 'config.json'}: the base is quantized ({quantization.get('quant_method', 'unknown')})",
             hint="name the 16-bit or 32-bit base that it was made from",
+        )
+    numbers = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    if missing := [name for name in numbers if not isinstance(config.get(name), int)]:
+        raise InputError(
+            f"{base / 'config.json'} gives no number for {', '.join(missing)}", hint="copy the base's config.json again"
         )
 
 
@@ -180,20 +185,31 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path} is a Git LFS pointer, not the weights", hint="fetch the file itself: git lfs pull")
     try:
         tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        needed = {
-            name: math.prod(entry["shape"]) * ITEM_BYTES.get(entry["dtype"], 0) for name, entry in tensors.items()
-        }
-        found = {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, entry in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        places = sorted(((*_place(entry), name) for name, entry in tensors.items()), key=lambda place: place[:2])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{path} is no safetensors file, or is cut short", hint="copy it again and compare its size"
         ) from None
-    if 8 + length + end != size:
-        raise InputError(f"{path} has {size:,} bytes where its header says {8 + length + end:,}", hint="copy it again")
-    for name, size_bytes in needed.items():
-        if size_bytes and size_bytes != found[name]:
+    reached = 0
+    for begin, end, needed, name in places:
+        if begin != reached:
+            raise InputError(f"{path}: {name} does not begin where the tensor before it ends", hint="copy it again")
+        if needed is not None and end - begin != needed:
             raise InputError(
-                f"{path}: {name} has {found[name]:,} bytes where its shape needs {size_bytes:,}", hint="copy it again"
+                f"{path}: {name} has {end - begin:,} bytes where its shape needs {needed:,}", hint="copy it again"
             )
+        reached = end
+    if 8 + length + reached != size:
+        raise InputError(
+            f"{path} has {size:,} bytes where its header says {8 + length + reached:,}", hint="copy it again"
+        )
     return Header(tensors, 8 + length)
+
+
+def _place(entry: dict[str, Any]) -> tuple[int, int, int | None]:
+    """Where a tensor begins and ends, and how many bytes its shape needs; None for a dtype that is not known here."""
+    begin, end = entry["data_offsets"]
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *entry["shape"])) or end < begin:
+        raise ValueError("no place")
+    item_bytes = ITEM_BYTES.get(entry["dtype"])
+    return begin, end, None if item_bytes is None else math.prod(entry["shape"]) * item_bytes

@@ -15,11 +15,11 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from medllama import __version__
-from medllama.config import add_flags, options
-from medllama.errors import MedllamaError, ResourceError
+from medllama.config import Option, add_flag, add_flags, options
+from medllama.errors import MedllamaError, ResourceError, UsageError
 from medllama.stages import BY_NAME, STAGES, Stage
 
 EXAMPLES = """examples:
@@ -28,29 +28,46 @@ EXAMPLES = """examples:
   medllama verify --base-model DIR --adapter DIR --gguf FILE --output certificate.json
 """
 COMMON = ("verb", "recipe", "json", "force", "runs_dir")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PATH_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    options_given = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
     try:
-        outcome = _dispatch(options_given)
+        outcome = _dispatch(_parser().parse_args(arguments))
     except MedllamaError as error:
-        return _fail(error, as_json=options_given.json)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        named = f" ({error.filename})" if error.filename else ""
-        hint = "free some space or write elsewhere; nothing half-written stays under a final name"
-        return _fail(ResourceError(f"{error.strerror}{named}", hint=hint), as_json=options_given.json)
+        return _fail(error, as_json=as_json)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes", file=sys.stderr)
         return 130
-    if options_given.json:
+    except Exception as error:
+        if (told := _of_the_machine(error)) is None:
+            raise
+        return _fail(told, as_json=as_json)
+    if as_json:
         print(json.dumps(outcome, ensure_ascii=False))
     elif "path" in outcome:
         print(outcome["path"])
     return 0
+
+
+def _of_the_machine(error: Exception) -> MedllamaError | None:
+    """The error for people where a disk is full or a path cannot be used; None where the error is a bug."""
+    number, reason, path = (error.errno, error.strerror, error.filename) if isinstance(error, OSError) else (None,) * 3
+    named = f": {path}" if path else ""
+    # NumPy's tofile and the libraries written in Rust (safetensors, tokenizers) give no errno, only words.
+    is_full = number in DISK_ERRORS or "No space left on device" in str(error) or "requested and" in str(error)
+    if is_full:
+        hint = "free some space or write elsewhere; nothing half-written stays under a final name"
+        return ResourceError(f"the disk is full, or a file may not grow any more{named}", hint=hint)
+    if number in PATH_ERRORS:
+        return ResourceError(f"{reason}{named}", hint="change its permissions, or name another path")
+    return None
 
 
 def _fail(error: MedllamaError, *, as_json: bool) -> int:
@@ -62,8 +79,15 @@ def _fail(error: MedllamaError, *, as_json: bool) -> int:
     return error.exit_status
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors read like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="medllama",
         description="Fine-tune a Llama on medical text, convert it to GGUF, prove it, package it for Ollama.",
         epilog=EXAMPLES,
@@ -81,16 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_run_flags(verb)
     run = _verb(verbs, "run", "every stage of a recipe in order, resuming where it stopped")
     run.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
-    stage_flags = run.add_argument_group("fields of the stages", "any of them, as in medllama STAGE --help")
-    for name in _all_fields():
-        stage_flags.add_argument(
-            "--" + name.replace("_", "-"),
-            dest=name,
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
-            nargs="+",
-            action=_OneOrMany,
-        )
+    run.add_argument_group("fields of the stages", "the flags of medllama STAGE --help, for every stage that has them")
+    for entry in _fields_of_run():
+        add_flag(run, entry, argparse.SUPPRESS)
     _add_run_flags(run)
     plan = _verb(verbs, "plan", "what a run will need: disk, memory, time, licences; touches nothing")
     plan.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
@@ -98,15 +115,6 @@ def _parser() -> argparse.ArgumentParser:
     _verb(verbs, "doctor", "what is installed here, and what to do about what is missing")
     _verb(verbs, "recipes", "the recipes that come with medllama")
     return parser
-
-
-class _OneOrMany(argparse.Action):
-    """A flag of `run` whose type is known only to its stage: one value stays one, several become a list."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        earlier = getattr(namespace, self.dest, [])
-        together = (earlier if isinstance(earlier, list) else [earlier]) + list(values)
-        setattr(namespace, self.dest, together[0] if len(together) == 1 else together)
 
 
 def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -120,9 +128,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="do it again even where nothing has changed")
 
 
-def _all_fields() -> list[str]:
-    names = {entry.name: None for stage in STAGES for entry in options(stage.config_class()) if not entry.is_table}
-    return list(names)
+def _fields_of_run() -> list[Option]:
+    """Every stage's fields but the paths inside the run: `run --output-dir` would send all stages to one folder."""
+    inside = ("{run}", "{gguf}", "{measured}", "{baseline}")
+    placed = {name for stage in STAGES for name, source in stage.wiring.items() if source.startswith(inside)}
+    fields = {entry.name: entry for stage in STAGES for entry in options(stage.config_class())}
+    return [entry for name, entry in fields.items() if name not in placed and not entry.is_table]
 
 
 def _dispatch(given: argparse.Namespace) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -122,8 +123,22 @@ def build(config_class: type[Config], values: Mapping[str, Any], *, origin: str)
     Raises RecipeError with every problem found: unknown keys (with the nearest known one), missing required keys, values
     of the wrong type, and what the class's own `problems()` says.
     """
+    ready, problems = check(config_class, values)
+    required = [entry for entry in options(config_class) if entry.is_required]
+    problems += [f"{entry.name} is required: {entry.help}" for entry in required if entry.name not in values]
+    if all(entry.name in ready for entry in required):
+        # A refused value stands at its default here, so that the rules of the other fields are checked all the same.
+        config = config_class(**ready)
+        problems += getattr(config, "problems", list)()
+        if not problems:
+            return config
+    raise RecipeError(origin, problems, hint="the flags and keys are listed by medllama STAGE --help")
+
+
+def check(config_class: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values in the types of their fields, and a problem for every unknown key and every value of the wrong type."""
     known = {entry.name: entry for entry in options(config_class)}
-    problems, ready = [], {}
+    ready, problems = {}, []
     for key, value in values.items():
         if key not in known:
             problems.append(unknown(key, known))
@@ -132,15 +147,7 @@ def build(config_class: type[Config], values: Mapping[str, Any], *, origin: str)
             ready[key] = coerce(value, known[key])
         except ValueError as error:
             problems.append(f"{key}: {error}")
-    for name, entry in known.items():
-        if entry.is_required and name not in values:
-            problems.append(f"{name} is required: {entry.help}")
-    if not problems:
-        config = config_class(**ready)
-        problems = list(getattr(config, "problems", list)())
-        if not problems:
-            return config
-    raise RecipeError(origin, problems, hint="the flags and keys are listed by medllama STAGE --help")
+    return ready, problems
 
 
 def unknown(key: str, known: typing.Iterable[str]) -> str:
@@ -158,13 +165,14 @@ def coerce(value: Any, entry: Option) -> Any:
             raise ValueError("has no value")
         return None
     if entry.is_list:
-        parts = [value] if isinstance(value, str) else value
-        if not isinstance(parts, list | tuple) or not all(isinstance(part, str | int | float) for part in parts):
+        if isinstance(value, tuple):  # a list that is ready: its paths may hold commas
+            return value
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts):
             raise ValueError(f"expected a list of texts, found {value!r}")
         # A source may hold a comma in its path: it is repeated, not split.
-        pieces = [str(part) if entry.kind == "source" else str(part).split(",") for part in parts]
-        flat = [piece for part in pieces for piece in ([part] if isinstance(part, str) else part)]
-        return tuple(piece.strip() for piece in flat if piece.strip())
+        pieces = [piece for part in parts for piece in ([part] if entry.kind == "source" else str(part).split(","))]
+        return tuple(text for piece in pieces if (text := str(piece).strip()))
     if entry.is_table:
         if not isinstance(value, dict):
             raise ValueError(f"expected a table, found {value!r}")
@@ -179,6 +187,8 @@ def coerce(value: Any, entry: Option) -> Any:
         return value
     if isinstance(value, bool | list | dict):
         raise ValueError(f"expected {_type_name(target)}, found {value!r}")
+    if entry.kind != "value" and not str(value).strip():
+        raise ValueError("is empty")
     if target is Path:
         return Path(str(value)).expanduser()
     if target is str:
@@ -186,9 +196,12 @@ def coerce(value: Any, entry: Option) -> Any:
     if target is int and isinstance(value, float) and not value.is_integer():
         raise ValueError(f"expected a whole number, found {value!r}")
     try:
-        return target(value)
+        number = target(value)
     except (TypeError, ValueError):
         raise ValueError(f"expected {_type_name(target)}, found {value!r}") from None
+    if target is float and not math.isfinite(number):
+        raise ValueError(f"expected {_type_name(target)}, found {value!r}")
+    return number
 
 
 def _type_name(target: Any) -> str:
@@ -200,7 +213,7 @@ def input_paths(config: Any) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for entry in options(type(config)):
         value = getattr(config, entry.name)
-        if entry.kind not in ("path", "model", "source") or value in (None, ""):
+        if entry.kind not in INPUT_KINDS or value in (None, ""):
             continue
         names = value if entry.is_list else [value]
         if entry.kind == "source":
@@ -215,30 +228,34 @@ def source_path(source: str) -> str:
 
 
 def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path]) -> tuple[dict[str, Any], list[str]]:
-    """Recipe values with relative input paths made absolute against the first folder where they exist.
+    """Checked recipe values with relative input paths made absolute against the first folder where they exist.
 
-    Returns the values and a problem for every input that exists nowhere. Hub ids stay as they are.
+    Returns the values and a problem for every input that exists nowhere. Hub ids and names of templates stay as they are.
     """
     resolved, problems = dict(values), []
     for entry in options(config_class):
-        if entry.kind not in ("path", "model", "source") or values.get(entry.name) is None:
+        value = values.get(entry.name)
+        if entry.kind not in INPUT_KINDS or value is None:
             continue
-        value = values[entry.name]
-        parts = value if isinstance(value, list) else [value]
         ready = []
-        for part in parts:
-            text = str(part)
+        for text in map(str, value if entry.is_list else [value]):
             name = source_path(text) if entry.kind == "source" else text
-            found = next((folder / name for folder in folders if name and (folder / name).exists()), None)
-            if found is not None:
-                ready.append(text.replace(name, str(found.resolve()), 1))
+            places = [folder / Path(name).expanduser() for folder in folders if name]
+            if (found := next((place for place in places if place.exists()), None)) is not None:
+                ready.append(_with_path(text, str(found.resolve())) if entry.kind == "source" else str(found.resolve()))
                 continue
             ready.append(text)
-            is_name = not name or (entry.kind == "model" and looks_like_hub_id(name))
-            if not is_name:
-                problems.append(f"{entry.name}: {name} does not exist in {' or '.join(str(f) for f in folders)}")
-        resolved[entry.name] = ready if isinstance(value, list) else ready[0]
+            is_name = entry.kind == "template" or (entry.kind == "model" and looks_like_hub_id(name))
+            if name and not is_name:
+                problems.append(f"{entry.name}: {name} does not exist in {' or '.join(map(str, folders))}")
+        resolved[entry.name] = tuple(ready) if entry.is_list else ready[0]
     return resolved, problems
+
+
+def _with_path(source: str, path: str) -> str:
+    """`KIND:PATH?licence=SPDX` with another path."""
+    place, question_mark, query = source.partition("?")
+    return f"{place.partition(':')[0]}:{path}{question_mark}{query}"
 
 
 def looks_like_hub_id(name: str) -> bool:

@@ -28,6 +28,8 @@ def partial_path(path: Path) -> Path:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the partial name of `path`; on success flush it to the disk and rename it, on failure remove it."""
+    if path.exists() and not path.is_file():  # renaming would replace /dev/null itself
+        raise InputError(f"{path} is no regular file, and cannot be replaced by one", hint="choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     partial.unlink(missing_ok=True)
@@ -48,16 +50,21 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     The old folder is renamed aside before the new one takes its name, so the moment in which neither has the final
     name is one rename long, and no moment shows a mixture.
     """
+    path = path.resolve()  # a link to a larger disk stays a link
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, and cannot be replaced by a folder", hint="choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = partial_path(path), path.with_name(path.name + ".old" + PARTIAL_SUFFIX)
+    if old.exists() and not path.exists():  # a process was killed between the two renames
+        old.replace(path)
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        for file in sorted(partial.rglob("*")):
-            if file.is_file():
-                sync(file)
+        for entry in (*sorted(partial.rglob("*")), partial):
+            if entry.is_file() or entry.is_dir():
+                sync(entry)
         if path.exists():
             path.replace(old)
         partial.replace(path)
@@ -65,6 +72,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.replace(path)
         raise
 
 
@@ -95,7 +104,7 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist", hint="check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a file", hint="name the file inside it") from None
@@ -116,6 +125,8 @@ def read_json(path: Path) -> Any:
             f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
             hint="the file may be cut short; copy it again",
         ) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise InputError(f"{path} is not JSON that can be read: {error}", hint="copy it again") from None
 
 
 def sha256_file(path: Path) -> str:

@@ -19,22 +19,33 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy
 import numpy.typing
 
-from medllama.errors import InputError, MedllamaError, ResourceError
+from medllama.errors import InputError, MedllamaError, ResourceError, UnsupportedError
 
 Logits = numpy.typing.NDArray[numpy.float32]
 LOG_LINES = 200
+LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+COMPUTED_IN_ONLY = ("Q8_1", "Q8_K")  # what ggml turns activations into
+
+
+class BatchToken(NamedTuple):
+    """A token with its place: `sequences` are those that it belongs to, several where they share a prefix."""
+
+    token_id: int
+    position: int
+    sequences: tuple[int, ...]
+    wants_logits: bool
 
 
 class LlamaCppError(MedllamaError):
-    """llama.cpp refused or failed; the message holds its own last words."""
+    """llama.cpp refused or failed; the message holds its own reason."""
 
 
-_log: deque[str] = deque(maxlen=LOG_LINES)
+_log: deque[tuple[int, str]] = deque(maxlen=LOG_LINES)
 _library: Any = None
 
 
@@ -46,7 +57,7 @@ def library() -> Any:
 
         @llama_cpp.llama_log_callback
         def keep(level: int, text: bytes, user_data: Any) -> None:
-            _log.append(text.decode("utf-8", errors="replace"))
+            _log.append((level, text.decode("utf-8", errors="replace")))
 
         llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
@@ -55,20 +66,15 @@ def library() -> Any:
     return _library[0]
 
 
-def last_words() -> str:
-    """What llama.cpp said last, as one line: the reason that an error message gives."""
-    lines = [line.strip() for line in "".join(_log).splitlines() if line.strip(" .\n")]
-    telling = [
-        line
-        for line in lines
-        if any(word in line.lower() for word in ("error", "fail", "invalid", "missing", "unknown"))
-    ]
-    return (telling or lines or ["llama.cpp said nothing"])[-1]
+def reason() -> str:
+    """What llama.cpp complained of first, as one line: its later complaints only say that something failed."""
+    complaints = "".join(text for level, text in _log if level == LOG_LEVEL_ERROR).splitlines()
+    return next((line.strip() for line in complaints if any(map(str.isalpha, line))), "llama.cpp said nothing")
 
 
 def log_text() -> str:
     """The captured log of the newest calls."""
-    return "".join(_log)
+    return "".join(text for _, text in _log)
 
 
 class Model:
@@ -90,7 +96,7 @@ class Model:
         parameters.use_extra_bufts = False
         self.handle = c.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.handle:
-            raise LlamaCppError(f"llama.cpp cannot load {path}: {last_words()}", hint="medllama verify names the fault")
+            raise LlamaCppError(f"llama.cpp cannot load {path}: {reason()}", hint="medllama verify names the fault")
         self._vocabulary = c.llama_model_get_vocab(self.handle)
 
     def __enter__(self) -> Self:
@@ -164,6 +170,8 @@ class Model:
 
     def piece(self, token_id: int, *, show_control: bool = False) -> bytes:
         """The bytes that a token stands for."""
+        if not 0 <= token_id < self.n_vocab:  # it would end the process inside llama.cpp
+            raise InputError(f"{self.path} has no token {token_id}", hint=f"its tokens are 0 to {self.n_vocab - 1}")
         c, room = library(), 64
         while True:
             buffer = ctypes.create_string_buffer(room)
@@ -182,7 +190,7 @@ class Model:
         adapter = library().llama_adapter_lora_init(self.handle, str(path).encode())
         if not adapter:
             raise LlamaCppError(
-                f"llama.cpp cannot apply {path} to {self.path}: {last_words()}", hint="is it an adapter of this base?"
+                f"llama.cpp cannot apply {path} to {self.path}: {reason()}", hint="is it an adapter of this base?"
             )
         self._adapters.append(adapter)
         return adapter
@@ -211,7 +219,7 @@ class Context:
         self.handle = c.llama_init_from_model(model.handle, parameters)
         if not self.handle:
             raise ResourceError(
-                f"llama.cpp cannot make a context of {context_tokens} tokens for {model.path}: {last_words()}",
+                f"llama.cpp cannot make a context of {context_tokens} tokens for {model.path}: {reason()}",
                 hint="use fewer tokens, or close other programs",
             )
         self._batch = c.llama_batch_init(self.batch_tokens, 0, sequences)
@@ -242,12 +250,13 @@ class Context:
         adapters = (c.llama_adapter_lora_p_ctypes * 1)(adapter if adapter is not None else None)
         scales = (ctypes.c_float * 1)(scale)
         if c.llama_set_adapters_lora(self.handle, adapters, count, scales) != 0:
-            raise LlamaCppError(f"llama.cpp cannot apply the adapter: {last_words()}")
+            raise LlamaCppError(f"llama.cpp cannot apply the adapter: {reason()}")
 
     def logits(self, token_ids: Sequence[int]) -> Logits:
         """Logits after each token, from an empty cache: (n, n_vocab) float32."""
         self.clear()
-        return numpy.concatenate([*self.decode(token_ids, start=0)])
+        nothing = numpy.empty((0, self.model.n_vocab), dtype=numpy.float32)
+        return numpy.concatenate([nothing, *self.decode(token_ids, start=0)])
 
     def decode(self, token_ids: Sequence[int], *, start: int, every: bool = True) -> Iterator[Logits]:
         """Decode tokens at positions `start`, `start` + 1, ... of sequence 0, a batch at a time.
@@ -259,26 +268,39 @@ class Context:
                 f"{start + len(token_ids)} tokens do not fit a context of {self.context_tokens}",
                 hint="shorten the text",
             )
+        last = len(token_ids) - 1
+        yield from self.decode_batch(
+            [BatchToken(token, start + number, (0,), every or number == last) for number, token in enumerate(token_ids)]
+        )
+
+    def decode_batch(self, tokens: Sequence[BatchToken]) -> Iterator[Logits]:
+        """Decode tokens of several sequences, `batch_tokens` at a time; each sees those of its sequences before it.
+
+        A prefix that belongs to several sequences is computed and kept once. Yields, in order, the rows of the tokens that
+        want logits: (wanted in this batch, n_vocab) float32.
+        """
         c = library()
-        for offset in range(0, len(token_ids), self.batch_tokens):
-            piece = token_ids[offset : offset + self.batch_tokens]
-            is_last = offset + len(piece) == len(token_ids)
+        for offset in range(0, len(tokens), self.batch_tokens):
+            piece = tokens[offset : offset + self.batch_tokens]
             self._batch.n_tokens = len(piece)
-            for position, token in enumerate(piece):
-                self._batch.token[position] = token
-                self._batch.pos[position] = start + offset + position
-                self._batch.n_seq_id[position] = 1
-                self._batch.seq_id[position][0] = 0
-                self._batch.logits[position] = every or (is_last and position == len(piece) - 1)
+            for place, token in enumerate(piece):
+                self._batch.token[place] = token.token_id
+                self._batch.pos[place] = token.position
+                self._batch.n_seq_id[place] = len(token.sequences)
+                for number, sequence in enumerate(token.sequences):
+                    self._batch.seq_id[place][number] = sequence
+                self._batch.logits[place] = token.wants_logits
+            _log.clear()
             if (status := c.llama_decode(self.handle, self._batch)) != 0:
-                raise LlamaCppError(f"llama.cpp could not decode {len(piece)} tokens (status {status}): {last_words()}")
-            if every or is_last:
-                rows = len(piece) if every else 1
+                raise LlamaCppError(f"llama.cpp could not decode {len(piece)} tokens (status {status}): {reason()}")
+            if rows := sum(token.wants_logits for token in piece):
                 pointer = c.llama_get_logits(self.handle)
                 yield numpy.ctypeslib.as_array(pointer, shape=(rows, self.model.n_vocab)).copy()
 
     def greedy(self, token_ids: Sequence[int], max_tokens: int) -> list[int]:
         """The most likely continuation, token by token, without the end token that stops it."""
+        if not token_ids:
+            raise InputError("there is no token to continue from", hint="begin with BOS")
         self.clear()
         generated: list[int] = []
         feed, start = list(token_ids), 0
@@ -306,7 +328,7 @@ def quantize(source: Path, target: Path, file_type: int, *, threads: int | None 
     if status != 0:
         with contextlib.suppress(FileNotFoundError):
             target.unlink()
-        raise LlamaCppError(f"llama.cpp could not quantize {source}: {last_words()}")
+        raise LlamaCppError(f"llama.cpp could not quantize {source}: {reason()}")
 
 
 def quantize_rows(
@@ -315,14 +337,25 @@ def quantize_rows(
     """`values` (rows, columns) float32 in ggml's block format `type_name` ("Q4_K"): (rows, bytes per row) uint8.
 
     The same bytes as `llama_model_quantize`; `importance` (columns,) weights the columns. The library releases the GIL.
+    Raises UnsupportedError for what would end the process inside ggml: a format that it only computes in, rows that do
+    not divide into blocks, or no importance where the format needs it.
     """
+    from gguf import GGMLQuantizationType  # llama_cpp does not name all of them
+
     base = _ggml_base()
-    number = int(getattr(library(), f"GGML_TYPE_{type_name}"))
+    number = GGMLQuantizationType.__members__.get(type_name)
+    if number is None or not base.ggml_is_quantized(number) or type_name in COMPUTED_IN_ONLY:
+        raise UnsupportedError(f"ggml quantizes nothing to {type_name}")
     values = numpy.ascontiguousarray(values, dtype=numpy.float32)
     rows, columns = values.shape
-    row_bytes = base.ggml_row_size(number, columns)
-    out = numpy.empty((rows, row_bytes), dtype=numpy.uint8)
-    weights = None if importance is None else numpy.ascontiguousarray(importance, dtype=numpy.float32).ctypes.data
+    if columns % (block := base.ggml_blck_size(number)):
+        raise UnsupportedError(f"rows of {columns} values do not divide into {type_name}'s blocks of {block}")
+    if importance is not None:
+        importance = numpy.ascontiguousarray(numpy.broadcast_to(importance, (columns,)), dtype=numpy.float32)
+    elif base.ggml_quantize_requires_imatrix(number):
+        raise UnsupportedError(f"{type_name} needs an importance matrix")
+    out = numpy.empty((rows, base.ggml_row_size(number, columns)), dtype=numpy.uint8)
+    weights = None if importance is None else importance.ctypes.data
     written = base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
     if written != out.nbytes:
         raise LlamaCppError(f"ggml wrote {written} bytes of {type_name} where {out.nbytes} were expected")
@@ -347,5 +380,8 @@ def _ggml_base() -> Any:
         ]  # fmt: skip
         base.ggml_row_size.restype = ctypes.c_size_t
         base.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
+        base.ggml_blck_size.restype = ctypes.c_int64
+        for question in (base.ggml_is_quantized, base.ggml_quantize_requires_imatrix):
+            question.restype = ctypes.c_bool
         _base = base
     return _base

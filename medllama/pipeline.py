@@ -59,26 +59,49 @@ def run_recipe(
 ) -> list[Finished]:
     """Run the given stages of a recipe in its run directory, skipping what is already done.
 
-    All configurations are built before the first stage starts, so a typo in the last section costs no training.
+    All configurations are built before the first stage starts, so a typo in the last section costs no training. So are
+    all inputs looked for: a base that is missing or gated must not show after an hour.
     """
-    require_inputs(recipe, flags, stages)
     run = RunDirectory(runs_dir.absolute() / recipe.name)
-    configs = {stage.name: configure(stage, recipe, run.folder, flags) for stage in stages}
+    configs, problems = configure_all(stages, recipe, run.folder, flags)
+    missing = [problem for stage in stages for problem in recipe.missing.get(stage.name, [])]
+    hint = "a flag can name another place: --source, --base-model" if missing else ""
+    if "train" in configs and not problems and not recipe.missing.get("train"):
+        try:
+            find_base(configs["train"].base_model)
+        except InputError as error:
+            missing.append(error.message)
+            hint = error.hint
+    refuse(recipe, flags, problems + missing, hint)
     with run.locked():
         return [_run_stage(stage, configs[stage.name], run, force=force) for stage in stages]
 
 
-def require_inputs(recipe: Recipe, flags: Mapping[str, Any], stages: tuple[Stage, ...]) -> None:
-    """Look for everything that a run reads before it starts: a base that is missing or gated must not show after an hour."""
-    also, hint = [], ""
-    if "train" in [stage.name for stage in stages]:
-        base_model = flags.get("base_model", recipe.sections.get("train", {}).get("base_model"))
-        if base_model is not None and not recipe.missing.get("train"):
-            try:
-                find_base(str(base_model))
-            except InputError as error:
-                also, hint = [error.message], error.hint
-    recipe.require_inputs([stage.name for stage in stages], *also, hint=hint)
+def refuse(recipe: Recipe, flags: Mapping[str, Any], problems: list[str], hint: str = "") -> None:
+    """Raise RecipeError with all of the problems, where there are any; UsageError where it is flags alone that are wrong."""
+    if not problems:
+        return
+    error = RecipeError(
+        str(recipe.path), problems, hint=hint or "the keys and flags are listed by medllama STAGE --help"
+    )
+    if all(
+        problem.partition(": ")[2].partition(": ")[0] in flags for problem in problems
+    ):  # STAGE: FIELD: what is wrong
+        raise UsageError(error.message.replace(str(recipe.path), "medllama", 1), hint=error.hint)
+    raise error
+
+
+def configure_all(
+    stages: tuple[Stage, ...], recipe: Recipe, run_folder: Path, flags: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The configurations of these stages, by name, and everything that is wrong with the recipe and the flags."""
+    configs, problems = {}, list(recipe.problems)
+    for stage in stages:
+        try:
+            configs[stage.name] = configure(stage, recipe, run_folder, flags)
+        except RecipeError as error:
+            problems += error.problems
+    return configs, list(dict.fromkeys(problems))
 
 
 def configure(stage: Stage, recipe: Recipe, run_folder: Path, flags: Mapping[str, Any]) -> Any:
@@ -92,14 +115,24 @@ def configure(stage: Stage, recipe: Recipe, run_folder: Path, flags: Mapping[str
             values[name] = wired
     values |= recipe.sections.get(stage.name, {})
     values |= {name: value for name, value in flags.items() if name in own}
-    return build(config_class, values, origin=f"{recipe.path}: {stage.name}")
+    try:
+        return build(config_class, values, origin=str(recipe.path))
+    except RecipeError as error:
+        raise RecipeError(str(recipe.path), [f"{stage.name}: {it}" for it in error.problems], hint=error.hint) from None
 
 
 def _wired(source: str, recipe: Recipe, run_folder: Path, flags: Mapping[str, Any]) -> Any:
-    """The value that a wiring names: `{run}/...`, `{name}`, `{gguf}` (the files that convert makes), or STAGE.FIELD."""
-    if source == "{gguf}":
+    """The value that a wiring names (see `Stage`); None where there is none."""
+    if source == "{yes}":
+        return True
+    if source in ("{gguf}", "{measured}", "{baseline}"):
         convert = configure(BY_NAME["convert"], recipe, run_folder, flags)
-        return [str(path) for path in convert.gguf_paths()]
+        files = {
+            "{gguf}": tuple(map(str, convert.gguf_paths())),
+            "{measured}": convert.measured_path(),
+            "{baseline}": convert.baseline_path(),
+        }
+        return files[source]
     if source.startswith("{"):
         return source.format(run=run_folder, name=recipe.name)
     stage_name, _, field = source.partition(".")
@@ -108,18 +141,18 @@ def _wired(source: str, recipe: Recipe, run_folder: Path, flags: Mapping[str, An
 
 def _run_stage(stage: Stage, config: Any, run: RunDirectory, *, force: bool) -> Finished:
     with progress.stage(stage.name) as line:
-        if not force and run.is_current(stage, config):
-            manifest = run.manifest(stage) or {}
-            result = StageResult(Path(manifest["path"]), manifest["summary"])
+        if not force and (earlier := run.finished(stage, config)) is not None:
+            result, cost = earlier
             line.finish(f"{describe(result)}, unchanged")
-            return Finished(stage, result, manifest["seconds"], manifest["peak_memory_bytes"], True)
+            return Finished(stage, result, cost["seconds"], int(cost["peak_memory_bytes"]), was_skipped=True)
         run.forget(stage)
-        measured: dict[str, float] = {}
-        with measuring(measured), _quiet_stdout():
+        begun = run.begun(stage, config, {})
+        cost = {}
+        with measuring(cost), _quiet_stdout():
             result = stage.function()(config)
-        run.record(stage, config, result, measured)
+        run.record(begun, stage, config, result, cost)
         line.finish(describe(result))
-    return Finished(stage, result, measured["seconds"], int(measured["peak_memory_bytes"]), False)
+    return Finished(stage, result, cost["seconds"], int(cost["peak_memory_bytes"]), was_skipped=False)
 
 
 def describe(result: StageResult) -> str:
@@ -133,5 +166,7 @@ def _quiet_stdout() -> Any:
     library that has some is imported."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    # PyTorch and llama.cpp bring an OpenMP each; threads that spin while they wait make the other ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with contextlib.redirect_stdout(sys.stderr):
         yield

@@ -20,7 +20,7 @@ import numpy
 from medllama.config import looks_like_hub_id, source_path
 from medllama.errors import InputError
 from medllama.files import read_json
-from medllama.pipeline import configure
+from medllama.pipeline import configure_all, refuse
 from medllama.recipe import Recipe
 from medllama.stages import STAGES
 
@@ -51,7 +51,8 @@ CHARACTERS_PER_TOKEN = 4.0
 def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     """Print the plan on stderr and return its figures: bytes, seconds and licences."""
     folder = runs_dir.absolute() / recipe.name
-    configs = {stage.name: configure(stage, recipe, folder, {}) for stage in STAGES}
+    configs, problems = configure_all(STAGES, recipe, folder, {})
+    refuse(recipe, {}, problems)
     shape, where = find_shape(configs["train"].base_model)
     parameters = count_parameters(shape)
     lora = count_lora_parameters(shape, configs["train"].rank)

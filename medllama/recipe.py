@@ -13,14 +13,14 @@ the command runs. What a section leaves out comes from the dataclass or, for pat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from medllama.config import Option, coerce, options, resolve_paths, unknown
+from medllama.config import check, resolve_paths, unknown
 from medllama.errors import InputError, RecipeError
 from medllama.files import read_text
 from medllama.stages import BY_NAME
@@ -31,8 +31,9 @@ TOP_LEVEL = ("name", "description", "examples")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that was read and checked: `sections` maps a stage's name to the values that the file gives.
+    """A recipe that was read: `sections` maps a stage's name to the values that the file gives.
 
+    `problems` is what is wrong with it: `pipeline` raises them together with what the stages' own rules find.
     `missing` lists by stage the inputs that are not on this disk: an error for a run, a note for a plan.
     """
 
@@ -41,15 +42,8 @@ class Recipe:
     description: str
     examples: tuple[str, ...] = ()
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     missing: dict[str, list[str]] = field(default_factory=dict)
-
-    def require_inputs(self, stage_names: Iterable[str], *also: str, hint: str = "") -> None:
-        """Raise RecipeError with every input of these stages that is not there, and what else was found (`also`)."""
-        problems = [problem for name in stage_names for problem in self.missing.get(name, [])] + list(also)
-        if problems:
-            raise RecipeError(
-                str(self.path), problems, hint=hint or "a flag can name another place: --source, --base-model"
-            )
 
 
 def shipped_recipes() -> list[Path]:
@@ -68,11 +62,11 @@ def find_recipe(name_or_path: str) -> Path:
     raise InputError(f"there is no recipe {name_or_path!r}", hint=f"name a YAML file, or one of: {names}")
 
 
-def load_recipe(name_or_path: str, overridden: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and check every section of it.
+def load_recipe(name_or_path: str, overridden: Collection[str] = ()) -> Recipe:
+    """Read a recipe and look at every section of it: unknown keys, wrong types, missing inputs.
 
     `overridden` names fields that flags set, whose values in the file do not count.
-    Raises RecipeError with all problems: YAML faults, unknown keys with a suggestion, wrong types.
+    Raises RecipeError where the file is no YAML table; all else that is wrong stands in the recipe's `problems`.
     """
     path = find_recipe(name_or_path)
     try:
@@ -93,35 +87,24 @@ def load_recipe(name_or_path: str, overridden: Iterable[str] = ()) -> Recipe:
             if not isinstance(section, dict):
                 problems.append(f"{key}: expected a table, found {value!r}")
                 continue
-            sections[key], found, missing[key] = _check_section(key, section, path, set(overridden))
-            problems += found
-    name = str(raw.get("name", path.stem))
+            section = {name: value for name, value in section.items() if name not in overridden}
+            config_class = BY_NAME[key].config_class()
+            values, found = check(config_class, section)
+            problems += [f"{key}: {problem}" for problem in found]
+            values, absent = resolve_paths(config_class, values, [path.resolve().parent, Path.cwd()])
+            # A refused value stays as it is: to configure the stage then finds it again, and not that it is missing.
+            sections[key] = section | values
+            missing[key] = [f"{key}: {problem}" for problem in absent]
+    name, description, examples = (
+        str(raw.get("name", path.stem)),
+        raw.get("description") or "",
+        raw.get("examples") or [],
+    )
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         problems.append(f"name: {name!r} must be letters, digits, '-', '_' and '.' (it names a folder and files)")
-    if problems:
-        raise RecipeError(str(path), problems, hint="medllama STAGE --help lists a stage's keys")
-    examples = tuple(str(example) for example in raw.get("examples") or ())
-    return Recipe(path, name, str(raw.get("description", "")), examples, sections, missing)
-
-
-def _check_section(
-    stage_name: str, section: dict[str, Any], path: Path, overridden: set[str]
-) -> tuple[dict[str, Any], list[str], list[str]]:
-    """The section with its paths resolved, what is wrong with it, and which of its inputs are missing."""
-    config_class = BY_NAME[stage_name].config_class()
-    known: dict[str, Option] = {entry.name: entry for entry in options(config_class)}
-    problems = []
-    values = {}
-    for key, value in section.items():
-        if key not in known:
-            problems.append(f"{stage_name}: {unknown(str(key), known)}")
-            continue
-        try:
-            coerce(value, known[key])
-        except ValueError as error:
-            problems.append(f"{stage_name}.{key}: {error}")
-            continue
-        if key not in overridden:
-            values[key] = value
-    values, missing = resolve_paths(config_class, values, [path.resolve().parent, Path.cwd()])
-    return values, problems, [f"{stage_name}.{problem}" for problem in missing]
+    if not isinstance(description, str):
+        problems.append(f"description: expected a text, found {description!r}")
+    if not isinstance(examples, list):
+        problems.append(f"examples: expected a list of texts, found {examples!r}")
+        examples = []
+    return Recipe(path, name, str(description), tuple(map(str, examples)), sections, tuple(problems), missing)

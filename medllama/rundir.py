@@ -6,7 +6,8 @@
 
 A manifest records the configuration, the SHA-256 of every input and output, the hash of the code, versions, seconds and
 peak memory. A stage whose configuration, inputs and code are unchanged, and whose outputs are still the recorded bytes, is skipped.
-Unchanged files are recognized by size and modification time, so that a 13 GB base is not hashed at every start.
+Unchanged files are recognized by size and modification time, so that a 13 GB base is not hashed at every start. Paths
+inside the run are written as `{run}/...`, so that a run can be moved.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ RECORDED_PACKAGES = (
     "torch", "transformers", "peft", "trl", "datasets", "tokenizers", "sentencepiece", "safetensors", "gguf",
     "llama-cpp-python", "numpy",
 )  # fmt: skip
-IGNORED_FILES = {"manifest.json"}
+MEASURED = ("seconds", "peak_memory_bytes")
+MANIFEST_TYPES: dict[str, Any] = {
+    "stage": str, "path": str, "config": dict, "inputs": dict, "outputs": dict, "code_sha256": str, "summary": dict,
+    **dict.fromkeys(MEASURED, int | float),
+}  # fmt: skip
+RUN_MARK = "{run}/"
 
 
 class RunDirectory:
-    """One run's folder. Paths inside it are stored relative to it, so that a run can be moved."""
+    """One run's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,45 +71,55 @@ class RunDirectory:
             manifest = read_json(self.manifest_path(stage))
         except InputError:
             return None
-        return manifest if isinstance(manifest, dict) else None
-
-    def is_current(self, stage: Stage, config: Any) -> bool:
-        """True where the stage finished with this configuration, these inputs and this code, and its outputs stand."""
-        manifest = self.manifest(stage)
-        if manifest is None:
-            return False
-        return (
-            manifest.get("config") == self.relative(as_json(config))
-            and manifest.get("code_sha256") == code_sha256(stage)
-            and manifest.get("inputs") == self.digests(_inputs(config), manifest.get("inputs", {}))
-            and bool(manifest.get("outputs"))
-            and manifest["outputs"] == self.digests(_outputs(config), manifest["outputs"])
+        is_whole = isinstance(manifest, dict) and all(
+            isinstance(manifest.get(key), kind) for key, kind in MANIFEST_TYPES.items()
         )
+        return manifest if is_whole else None
+
+    def finished(self, stage: Stage, config: Any) -> tuple[StageResult, dict[str, float]] | None:
+        """What the stage made and what it cost, where it finished with this configuration, these inputs and this code, and its
+        outputs still stand; else None."""
+        manifest = self.manifest(stage)
+        if manifest is None or not manifest["outputs"]:
+            return None
+        if any(manifest[key] != value for key, value in self.begun(stage, config, manifest["inputs"]).items()):
+            return None
+        if manifest["outputs"] != self.digests(_outputs(config), manifest["outputs"]):
+            return None
+        made = self.absolute({"path": manifest["path"], "summary": manifest["summary"]})
+        return StageResult(Path(made["path"]), made["summary"]), {key: manifest[key] for key in MEASURED}
 
     def forget(self, stage: Stage) -> None:
         """Remove the manifest before the stage starts, so that nothing unfinished ever looks finished."""
         self.manifest_path(stage).unlink(missing_ok=True)
 
-    def record(self, stage: Stage, config: Any, result: StageResult, measured: dict[str, float]) -> None:
+    def begun(self, stage: Stage, config: Any, known: dict[str, Any]) -> dict[str, Any]:
+        """What decides the result, as it is when the stage begins: what changes while it works is no longer its input."""
+        return {
+            "stage": stage.name,
+            "config": self.relative(as_json(config)),
+            "inputs": self.digests(_inputs(config), known),
+            "code_sha256": code_sha256(stage),
+        }
+
+    def record(
+        self, begun: dict[str, Any], stage: Stage, config: Any, result: StageResult, cost: dict[str, float]
+    ) -> None:
         """Write the manifest of a stage that has just finished."""
-        write_json(
-            self.manifest_path(stage),
-            {
-                "stage": stage.name,
-                "path": str(result.path),
-                "config": self.relative(as_json(config)),
-                "inputs": self.digests(_inputs(config), {}),
-                "outputs": self.digests(_outputs(config), {}),
-                "code_sha256": code_sha256(stage),
-                "versions": versions(),
-                "summary": result.summary,
-                **measured,
-            },
-        )
+        made = self.relative({"path": str(result.path), "summary": result.summary})
+        outputs = self.digests(_outputs(config), {})
+        write_json(self.manifest_path(stage), {**begun, **made, "outputs": outputs, "versions": versions(), **cost})
 
     def relative(self, value: Any) -> Any:
-        """`value` with paths inside the run made relative to it."""
-        return json.loads(json.dumps(value).replace(json.dumps(str(self.folder))[1:-1] + "/", "RUN/"))
+        """`value` with the run's own folder written as `{run}`."""
+        return json.loads(json.dumps(value).replace(self._as_json_text(), RUN_MARK))
+
+    def absolute(self, value: Any) -> Any:
+        """The inverse of `relative`."""
+        return json.loads(json.dumps(value).replace(RUN_MARK, self._as_json_text()))
+
+    def _as_json_text(self) -> str:
+        return json.dumps(f"{self.folder}/")[1:-1]
 
     def digests(self, files: list[Path], known: dict[str, Any]) -> dict[str, Any]:
         """Size, modification time and SHA-256 of each file; `known` digests are kept where size and time agree."""
@@ -113,13 +129,11 @@ class RunDirectory:
             status = path.stat()
             entry = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
             old = known.get(name, {})
-            if all(old.get(key) == value for key, value in entry.items()):
-                entry = old
-            else:
+            if any(old.get(key) != value for key, value in entry.items()):
                 entry["sha256"] = sha256_file(path)  # type: ignore[assignment]
-                if old.get("sha256") == entry["sha256"] and old.get("bytes") == entry["bytes"]:
-                    entry = old
-            found[name] = entry
+                if old.get("sha256") != entry["sha256"]:
+                    old = entry
+            found[name] = old
         return found
 
 
@@ -151,12 +165,14 @@ def _reset_peak_memory() -> None:
 
 
 def _files(path: Path) -> list[Path]:
+    """A file, or the files in a folder but for hidden and partial ones."""
     if path.is_file():
         return [path]
     return sorted(
         file
         for file in path.rglob("*")
-        if file.is_file() and not any(part.startswith(".") or part.endswith(PARTIAL_SUFFIX) for part in file.parts[-3:])
+        if file.is_file()
+        and not any(part.startswith(".") or part.endswith(PARTIAL_SUFFIX) for part in file.relative_to(path).parts)
     )
 
 

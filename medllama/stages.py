@@ -24,8 +24,8 @@ class StageResult:
 @dataclass(frozen=True)
 class Stage:
     """A verb of the pipeline. `wiring` gives fields their value from the run directory when a recipe is used:
-    `{run}` is the run's folder, `{name}` the run's name, `{gguf}` the files that convert makes, `STAGE.FIELD` another
-    stage's value."""
+    `{run}` is the run's folder, `{name}` the run's name, `{gguf}` the files that convert makes, `{measured}` the one of
+    them that eval measures, `{baseline}` the base's beside it, `{yes}` true, `STAGE.FIELD` another stage's value."""
 
     name: str
     summary: str
@@ -75,6 +75,7 @@ STAGES = (
             "chat_template": "train.chat_template",
             "output_dir": "{run}/gguf",
             "name": "{name}",
+            "with_base": "{yes}",
         },
     ),
     Stage(
@@ -89,6 +90,19 @@ STAGES = (
             "chat_template": "train.chat_template",
             "gguf": "{gguf}",
             "output": "{run}/certificate.json",
+        },
+    ),
+    Stage(
+        "eval",
+        "base against tuned GGUF -> multiple choice and perplexity, with error bars",
+        "eval.config:EvalConfig",
+        "eval.evaluate:evaluate",
+        ("eval",),
+        {
+            "gguf": "{measured}",
+            "baseline": "{baseline}",
+            "data": "{run}/data",
+            "output": "{run}/eval/results.json",
         },
     ),
     Stage(

@@ -6,7 +6,9 @@ SentencePiece vocabularies each such piece gets a space before it, which is why 
 and not [1, 29961] as in Transformers 5.
 
 The merging itself is done by Hugging Face's `tokenizers`, with merges sorted by SentencePiece score. Tests hold the ids
-against llama.cpp and SentencePiece. What a person types is never parsed for control tokens: see `medllama.chat`.
+against llama.cpp and SentencePiece. What a person types is never parsed for control tokens: see `medllama.chat`. One
+exception is known: Llama 3's ids may differ from llama.cpp's beside the 4,382 letters and digits that Unicode 16 added
+in 2024, which `tokenizers` 0.23 knows and llama.cpp does not.
 
 Source followed: `llama_vocab::impl::tokenize` and `tokenizer_st_partition` in llama.cpp's src/llama-vocab.cpp.
 """

@@ -131,10 +131,16 @@ class Vocabulary:
                 self, tokens=self.tokens[:rows], types=self.types[:rows], scores=self.scores[:rows],
                 notes=(*self.notes, note), **kept,
             )  # fmt: skip
-        padding = range(len(self), rows)
+        taken = set(self.tokens)
+        padding = []
+        for index in range(len(self), rows):
+            name = f"[PAD{index}]"
+            while name in taken:  # equal texts end the process inside llama.cpp
+                name = f"[{name}]"
+            padding.append(name)
         return replace(
             self,
-            tokens=self.tokens + tuple(f"[PAD{index}]" for index in padding),
+            tokens=(*self.tokens, *padding),
             types=self.types + (TokenType.UNUSED,) * len(padding),
             scores=self.scores + (-1000.0,) * len(padding) if self.scores else (),
         )
@@ -169,31 +175,62 @@ def load_vocabulary(base: Path, adapter: Path | None = None) -> Vocabulary:
     added = read_added_tokens(base)
     if adapter is not None:
         added |= {index: token for index, token in read_added_tokens(adapter).items() if index >= len(vocabulary)}
-    return _with_special_ids(_with_added(vocabulary, added), base)
+    vocabulary = _with_special_ids(_with_added(vocabulary, added), base)
+    _check_texts(vocabulary)
+    _check_typed(vocabulary)
+    return vocabulary
+
+
+def _check_texts(vocabulary: Vocabulary) -> None:
+    """Refuse equal texts, which end the process inside llama.cpp, and empty ones, which it renames."""
+    first = vocabulary.ids
+    for index, token in enumerate(vocabulary.tokens):
+        if not token or first[token] != index:
+            reason = f"is {token!r} like token {first[token]}" if token else "has no text"
+            raise UnsupportedError(
+                f"{vocabulary.origin}: token {index} {reason}, and llama.cpp tells tokens apart by their texts",
+                hint="give every added token a text of its own",
+            )
+
+
+def _check_typed(vocabulary: Vocabulary) -> None:
+    """Refuse a SentencePiece vocabulary in which llama.cpp merges typed text into a token that its tokenizer never makes.
+
+    llama.cpp takes every token for the result of a merge, control and byte tokens included.
+    """
+    if vocabulary.model != "llama":
+        return
+    known = set(vocabulary.tokens)
+    mergeable = {left + right for left, right in vocabulary.merges}
+    for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True):
+        is_made = token in mergeable if vocabulary.merges else kind in (TokenType.NORMAL, TokenType.UNUSED)
+        if is_made or kind is TokenType.USER_DEFINED:
+            continue
+        for cut in range(1, len(token)):
+            if token[:cut] in known and token[cut:] in known:
+                raise UnsupportedError(
+                    f"{vocabulary.origin}: llama.cpp would merge a typed {token[:cut]!r} and {token[cut:]!r} into {token!r}",
+                    hint="rename that token, or make it an ordinary one",
+                )
 
 
 def read_added_tokens(folder: Path) -> dict[int, AddedToken]:
     """The added tokens that any of a folder's tokenizer files names, by id."""
     found: dict[int, AddedToken] = {}
     specials = _special_contents(folder)
-    if (path := folder / "added_tokens.json").is_file():
-        found |= {int(index): AddedToken(str(text), str(text) in specials) for text, index in read_json(path).items()}
-    if (path := folder / "tokenizer.json").is_file():
-        for entry in read_json(path).get("added_tokens") or []:
-            found[int(entry["id"])] = AddedToken(entry["content"], bool(entry["special"]))
-    if (path := folder / "tokenizer_config.json").is_file():
-        for index, entry in (read_json(path).get("added_tokens_decoder") or {}).items():
-            found[int(index)] = AddedToken(entry["content"], bool(entry.get("special", False)))
+    for text, index in _table(folder / "added_tokens.json").items():
+        found[int(index)] = AddedToken(text, text in specials)
+    for entry in _table(folder / "tokenizer.json").get("added_tokens") or []:
+        found[int(entry["id"])] = AddedToken(entry["content"], bool(entry["special"]))
+    for index, entry in (_table(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}).items():
+        found[int(index)] = AddedToken(entry["content"], bool(entry.get("special", False)))
     return found
 
 
 def _special_contents(folder: Path) -> set[str]:
     """The texts that a folder's special tokens map calls special."""
-    path = folder / "special_tokens_map.json"
-    if not path.is_file():
-        return set()
     flat: list[Any] = []
-    for value in read_json(path).values():
+    for value in _table(folder / "special_tokens_map.json").values():
         flat += value if isinstance(value, list) else [value]
     return {entry["content"] if isinstance(entry, dict) else str(entry) for entry in flat}
 
@@ -231,8 +268,7 @@ def _with_added(vocabulary: Vocabulary, added: dict[int, AddedToken]) -> Vocabul
 
 def _with_special_ids(vocabulary: Vocabulary, folder: Path) -> Vocabulary:
     """The ids of BOS, EOS, UNK and PAD as tokenizer_config.json names them, else as config.json numbers them."""
-    settings = _optional_json(folder / "tokenizer_config.json")
-    config = _optional_json(folder / "config.json")
+    settings, config = _table(folder / "tokenizer_config.json"), _table(folder / "config.json")
     ids = vocabulary.ids
     found: dict[str, Any] = {}
     for name in ("bos", "eos", "unk", "pad"):
@@ -255,8 +291,12 @@ def _with_special_ids(vocabulary: Vocabulary, folder: Path) -> Vocabulary:
     )
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+def _table(path: Path) -> dict[str, Any]:
+    """The table in a JSON file; empty where there is no such file."""
+    table = read_json(path) if path.is_file() else {}
+    if not isinstance(table, dict):
+        raise InputError(f"{path} is not a table", hint="copy it again")
+    return table
 
 
 def _from_sentencepiece(path: Path, folder: Path) -> Vocabulary:
@@ -325,7 +365,7 @@ def _check_sentencepiece(model: Any, path: Path) -> None:
 
 def _from_tokenizer_json(path: Path, folder: Path) -> Vocabulary:
     """The vocabulary of a `tokenizer.json`, of either family."""
-    data = read_json(path)
+    data = _table(path)
     model = data.get("model") or {}
     if model.get("type") not in ("BPE", None) or not isinstance(model.get("vocab"), dict):
         raise UnsupportedError(
@@ -429,20 +469,32 @@ def _undetermined(path: Path, reason: str) -> UnsupportedError:
 
 
 def _adds_space_prefix(data: dict[str, Any], path: Path) -> bool:
-    """Whether a SentencePiece-style tokenizer.json writes a space before the text, which is all llama.cpp can say of it."""
-    steps = _flat(data.get("normalizer")) + _flat(data.get("pre_tokenizer"))
-    known = {"Prepend", "Replace", "Metaspace"}
-    if strange := [step["type"] for step in steps if step["type"] not in known]:
-        raise UnsupportedError(
-            f"{path}: the tokenizer uses {', '.join(strange)}, which llama.cpp's SentencePiece tokenizer does not do",
-            hint="use a base with Llama's own kind of tokenizer",
-        )
-    for step in steps:
+    """Whether a SentencePiece-style tokenizer.json writes a space before the text, which is all llama.cpp can say of it.
+
+    Raises UnsupportedError where it does anything to a text but that and marking its spaces.
+    """
+    marks_spaces = adds_prefix = False
+    for step in _flat(data.get("normalizer")) + _flat(data.get("pre_tokenizer")):
         if step["type"] == "Prepend" and step["prepend"] == SPACE_MARK:
-            return True
-        if step["type"] == "Metaspace":
-            return step.get("prepend_scheme", "always") != "never"
-    return False
+            adds_prefix = True
+        elif step["type"] == "Replace" and (step["pattern"], step["content"]) == ({"String": " "}, SPACE_MARK):
+            marks_spaces = True
+        elif step["type"] == "Metaspace" and step["replacement"] == SPACE_MARK and not step.get("split", True):
+            marks_spaces = True
+            adds_prefix = adds_prefix or step.get("prepend_scheme", "always") != "never"
+        else:
+            settings = {name: value for name, value in step.items() if name != "type"}
+            raise _does_otherwise(path, f"uses {step['type']} {settings or ''}".rstrip())
+    if not marks_spaces:
+        raise _does_otherwise(path, "does not mark spaces")
+    return adds_prefix
+
+
+def _does_otherwise(path: Path, what: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{path}: the tokenizer {what}, and llama.cpp's SentencePiece tokenizer does not",
+        hint="use a base with Llama's own kind of tokenizer",
+    )
 
 
 def _byte_level(data: dict[str, Any], common: dict[str, Any]) -> Vocabulary:
@@ -500,7 +552,7 @@ def read_chat_template(folder: Path) -> str | None:
     """The chat template that a folder's tokenizer carries: chat_template.jinja, else tokenizer_config.json."""
     if (path := folder / "chat_template.jinja").is_file():
         return read_text(path)
-    template = _optional_json(folder / "tokenizer_config.json").get("chat_template")
+    template = _table(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):
         template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
     return template if isinstance(template, str) else None

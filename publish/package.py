@@ -28,11 +28,11 @@ from medllama.checkpoint import find_base
 from medllama.config import looks_like_hub_id
 from medllama.errors import CheckFailed, InputError, UnsupportedError
 from medllama.files import atomic_directory, require_disk, sha256_file
+from medllama.gguf_metadata import GgufMetadata, read_gguf_metadata
 from medllama.stages import StageResult
 from publish.card import Facts, licence_file, model_card, notice_file
 from publish.certificate import AGAIN, Certificate, CertifiedFile, read_certificate
 from publish.config import PackageConfig
-from publish.gguf_metadata import GgufMetadata, read_gguf_metadata
 from publish.licences import check_ollama_name, read_terms
 from publish.modelfile import is_kept, write_modelfile
 from publish.prompt_format import (

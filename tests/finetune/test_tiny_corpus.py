@@ -230,9 +230,9 @@ def test_overlapping_widespread_and_contained_values_are_no_wrong_options(wordin
         Fact("drug", name, "use", value, "")
         for name, value in [
             ("insulin glargine", "type 1 diabetes"),
-            ("metformin", "type 2 diabetes"),   # overlapping
-            ("lisinopril", "high blood pressure"),   # widespread
-            ("semaglutide", "diabetes"),   # contained
+            ("metformin", "type 2 diabetes"),  # overlapping
+            ("lisinopril", "high blood pressure"),  # widespread
+            ("semaglutide", "diabetes"),  # contained
             ("sildenafil", "erectile dysfunction"),
         ]
     ]

@@ -1,6 +1,6 @@
-"""What package reads from a GGUF: its chat template with the vocabulary that it belongs to, and its context length.
+"""What a GGUF says of itself: its chat template with the vocabulary that it belongs to, and its context length.
 
-The file itself is asked rather than the base's folder: it is what Ollama loads, and its bytes are the certified ones.
+Packaging and evaluation ask the file rather than the base's folder: it is what people run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,15 @@ class GgufMetadata:
 
 
 def read_gguf_metadata(path: Path) -> GgufMetadata:
-    """Read a GGUF whose bytes are known to be good. Raises InputError where a key that every GGUF has is missing."""
-    fields = gguf.GGUFReader(path).fields
+    """Read a GGUF. Raises InputError where it is none, or where a key that every GGUF has is missing."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", hint="medllama convert makes GGUF files")
+    try:
+        fields = gguf.GGUFReader(path).fields
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise InputError(
+            f"{path} is no GGUF that can be read: {error}", hint="medllama verify names the fault"
+        ) from None
 
     def value(key: str, default: Any = None) -> Any:
         return fields[key].contents() if key in fields else default

@@ -1,0 +1,149 @@
+"""A task is a JSONL file: multiple-choice items, or conversations and texts whose likelihood is measured.
+
+    {"question": "...", "options": {"A": "...", "B": "..."}, "answer": "B", "document_id": "drug/aspirin/class"}
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "document_id": "..."}
+    {"text": "...", "document_id": "..."}
+
+Both are what `medllama prepare` writes. `document_id` says which records are about the same thing (the line stands in for
+it); what precedes its first "/" is the record's subject. A record is known by its SHA-256, so that it
+keeps its name in another order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medllama.errors import InputError
+from medllama.files import read_text, sha256_file
+
+HINT = "a task is JSONL of question, options and answer, or of messages; medllama prepare writes both"
+MOST_OPTIONS = 26
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What every record has."""
+
+    record_id: str
+    document_id: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Question(Record):
+    """A multiple-choice item; `answer` is a key of `options`."""
+
+    question: str
+    options: dict[str, str]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Passage(Record):
+    """A conversation, or a text where `messages` is empty."""
+
+    messages: tuple[dict[str, str], ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file that was read; its records are all of one kind."""
+
+    name: str
+    path: Path
+    sha256: str
+    records: tuple[Question, ...] | tuple[Passage, ...]
+
+    @property
+    def kind(self) -> Literal["multiple_choice", "perplexity"]:
+        return "multiple_choice" if isinstance(self.records[0], Question) else "perplexity"
+
+
+def read_task(path: Path) -> Task:
+    """Read a task. Raises InputError with file and line for what is no record of one."""
+    records: list[Any] = []
+    for place, value in _lines(path):
+        record = _record(value, place)
+        if records and type(record) is not type(records[0]):
+            raise InputError(
+                f"{place}: multiple-choice items and conversations are mixed", hint="put them into two files"
+            )
+        records.append(record)
+    if not records:
+        raise InputError(f"{path} has no records", hint=HINT)
+    return Task(path.stem, path, sha256_file(path), tuple(records))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file with their places, `file:line`; blank lines are nothing."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}:{number}"
+        try:
+            value = json.loads(line)
+            json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, which is no text
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{place}: not JSON: {error}", hint=HINT) from None
+        if not isinstance(value, dict):
+            raise InputError(f"{place}: not a JSON object: {line[:60]}", hint=HINT)
+        yield place, value
+
+
+def _record(value: dict[str, Any], place: str) -> Question | Passage:
+    content = {key: value[key] for key in ("question", "options", "answer", "messages", "text") if key in value}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
+    subject, slash, _ = str(value.get("document_id", "")).partition("/")
+    known = Record(
+        record_id=str(value.get("sha256") or digest.hexdigest()),
+        document_id=str(value.get("document_id") or place),
+        subject=subject if slash else str(value.get("source", "")),
+    )
+    if "options" in value:
+        return _question(value, known, place)
+    if "messages" in value or "text" in value:
+        return _passage(value, known, place)
+    raise InputError(f"{place}: neither options, messages nor text, but {', '.join(value) or 'nothing'}", hint=HINT)
+
+
+def _question(value: dict[str, Any], known: Record, place: str) -> Question:
+    question, options, answer = (value.get(key) for key in ("question", "options", "answer"))
+    if not _is_text(question):
+        raise InputError(f"{place}: question is no text", hint=HINT)
+    if (
+        not isinstance(options, dict)
+        or not 2 <= len(options) <= MOST_OPTIONS
+        or not all(map(_is_text, options.values()))
+    ):
+        raise InputError(f"{place}: options is no table of 2 to {MOST_OPTIONS} texts", hint=HINT)
+    if not isinstance(answer, str) or answer not in options:
+        raise InputError(f"{place}: the answer {answer!r} is none of the options {', '.join(options)}", hint=HINT)
+    return Question(**vars(known), question=str(question), options=options, answer=answer)
+
+
+def _passage(value: dict[str, Any], known: Record, place: str) -> Passage:
+    if "messages" not in value:
+        if not _is_text(value["text"]):
+            raise InputError(f"{place}: text is no text", hint=HINT)
+        return Passage(**vars(known), messages=(), text=value["text"])
+    messages = value["messages"]
+    if not isinstance(messages, list) or not all(
+        isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
+        for message in messages
+    ):
+        raise InputError(f"{place}: messages is no list of tables with a role and a text as content", hint=HINT)
+    if not any(message["role"] == "assistant" for message in messages):
+        raise InputError(f"{place}: messages has no answer of an assistant", hint=HINT)
+    plain = tuple({"role": message["role"], "content": message["content"]} for message in messages)
+    return Passage(**vars(known), messages=plain, text="")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

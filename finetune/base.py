@@ -1,0 +1,93 @@
+"""Load a base for training: a LlamaForCausalLM with every weight from the files, in the dtype that the device is good at.
+
+model = load_base(folder, choose_dtype("auto"))
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medllama.errors import InputError, UnsupportedError
+
+
+def choose_dtype(choice: str) -> torch.dtype:
+    """The dtype of the base while training. "auto": float32 on a CPU, on a GPU bfloat16 where it has that, else float16."""
+    has_gpu = torch.cuda.is_available()
+    if choice == "float16" and not has_gpu:
+        raise UnsupportedError("dtype float16 trains on a GPU only", hint="leave out --dtype, or choose bfloat16")
+    if choice != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[choice]
+    if not has_gpu:
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def load_base(folder: Path, dtype: torch.dtype) -> Any:
+    """The model in memory. Raises InputError where the files hold other weights than config.json describes."""
+    from transformers import LlamaForCausalLM
+
+    try:
+        model, report = LlamaForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except RuntimeError as error:  # shapes that differ
+        raise InputError(
+            f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
+            hint="config.json and the weights are of different models; copy both from one place",
+        ) from None
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"{folder} lacks {len(missing)} weights that its config.json describes: {', '.join(missing[:3])}",
+            hint="config.json and the weights are of different models; copy both from one place",
+        )
+    return model
+
+
+# What the libraries warn of among themselves; nobody who trains can mend it.
+LIBRARY_WARNINGS = (
+    "`is_gradient_checkpointing` is deprecated",  # PEFT 0.21 asks Transformers 5.23 by the old name
+)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No bars, no advice and no telemetry of the Hugging Face libraries inside the block; afterwards all is as before.
+
+    TRL sends a message when a trainer is made. The variable stops it where the hub's library is not imported yet; where it is,
+    the constant that it was read into does.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import datasets
+    from huggingface_hub import constants
+    from transformers.utils import logging
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    had_data_bars = not datasets.are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            for message in LIBRARY_WARNINGS:
+                warnings.filterwarnings("ignore", message=re.escape(message))
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()
+        if had_data_bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,181 @@
+"""`medllama eval` as a whole: its figures follow from its items, both models see the same ids, and errors are for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eval import mcq, perplexity
+from eval.config import EvalConfig
+from eval.evaluate import evaluate
+from eval.tasks import Question
+from medllama.errors import InputError
+from medllama.files import sha256_file
+from medllama.gguf_metadata import read_gguf_metadata
+from tests.adapters import load_base
+from tests.eval.conftest import write_jsonl
+
+
+@pytest.fixture(scope="module")
+def results(ggufs: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run, base against tuned."""
+    output = tmp_path_factory.mktemp("eval") / "results.json"
+    return run(ggufs, output, data=data)
+
+
+def run(ggufs: dict[str, Path], output: Path, **options: Any) -> Path:
+    given: dict[str, Any] = {"gguf": ggufs["model"], "baseline": ggufs["baseline"], "threads": 1} | options
+    assert evaluate(EvalConfig(output=output, **given)).path == output
+    return output
+
+
+def task(results: Path, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    found = json.loads(results.read_text())["tasks"][number]
+    return found, [json.loads(line) for line in (results.parent / found["items_file"]).read_text().splitlines()]
+
+
+def test_every_figure_follows_from_the_items(results: Path) -> None:
+    for number, kind in enumerate((mcq, perplexity)):
+        result, items = task(results, number)
+        assert kind.summarize(items).items() <= result.items()
+        assert result["measured"] == len(items) == result["records"]
+        assert result["items_sha256"] == sha256_file(results.parent / result["items_file"])
+    result, items = task(results, 0)
+    assert result["model"]["right"] == sum(it["model"]["choice"][mcq.HEADLINE] == it["answer"] for it in items)
+    assert sum(row["items"] for row in result["by_subject"]) == len(items)
+    difference = result["difference"]
+    assert difference["accuracy"] * len(items) == pytest.approx(
+        difference["only_model_right"] - difference["only_baseline_right"]
+    )
+
+
+def test_the_results_say_what_was_measured(results: Path, ggufs: dict[str, Path], data: Path) -> None:
+    said = json.loads(results.read_text())
+    for role, path in ggufs.items():
+        assert said[role] == {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    assert [it["sha256"] for it in said["tasks"]] == [
+        sha256_file(data / name) for name in ("multiple_choice.jsonl", "test.jsonl")
+    ]
+    assert said["line"] == "; ".join(f"{it['kind'].replace('_', ' ')} {it['line']}" for it in said["tasks"])
+    assert "of the base" in said["tasks"][0]["line"]
+
+
+def test_the_loss_of_training_is_pytorchs_cross_entropy(
+    results: Path, base: Path, ggufs: dict[str, Path], data: Path
+) -> None:
+    chat = read_gguf_metadata(ggufs["model"]).chat
+    assert chat is not None
+    reference = load_base(base)
+    loss = tokens = 0.0
+    for line in (data / "test.jsonl").read_text().splitlines()[:-1]:  # the last is a text
+        labelled = chat.encode_for_training(json.loads(line)["messages"])
+        with torch.inference_mode():
+            logits = reference(torch.tensor([labelled.input_ids])).logits[0, :-1]
+        loss += float(torch.nn.functional.cross_entropy(logits, torch.tensor(labelled.labels[1:]), reduction="sum"))
+        tokens += sum(label >= 0 for label in labelled.labels[1:])
+    result, items = task(results, 1)
+    of_text = items[-1]["tokens"]["with_ending"]
+    found = result["with_ending"]["tokens"] * result["with_ending"]["baseline"]["nats_per_token"]
+    assert result["with_ending"]["tokens"] - of_text == tokens
+    ours = found + items[-1]["baseline"]["log_likelihood"]["with_ending"]
+    assert ours / tokens == pytest.approx(loss / tokens, abs=1e-5)
+    headline = result["answer_text"]
+    assert headline["baseline"]["perplexity"] == math.exp(headline["baseline"]["nats_per_token"])
+    assert headline["tokens"] < result["with_ending"]["tokens"]
+
+
+def test_a_repeated_run_gives_the_same_bytes(results: Path, ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    again = run(ggufs, tmp_path / "results.json", data=data)
+    for path in results.parent.iterdir():
+        assert path.read_bytes() == (again.parent / path.name).read_bytes()
+
+
+def test_another_order_of_items_and_options_changes_no_choice(
+    results: Path, ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    items = [json.loads(line) for line in (data / "multiple_choice.jsonl").read_text().splitlines()]
+    turned = [it | {"options": dict(reversed(it["options"].items()))} for it in reversed(items)]
+    output = run(ggufs, tmp_path / "results.json", task=(str(write_jsonl(tmp_path / "turned.jsonl", turned)),))
+    for one, other in zip(task(results, 0)[1], reversed(task(output, 0)[1]), strict=True):
+        for role in ggufs:
+            assert one[role]["choice"] == other[role]["choice"]
+            assert one[role]["log_likelihood"] == pytest.approx(other[role]["log_likelihood"], abs=1e-3)
+    assert task(results, 0)[0]["difference"] == task(output, 0)[0]["difference"]
+
+
+def test_a_sample_is_the_seeds_and_what_is_left_out_is_counted(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    long = {"messages": [{"role": "user", "content": "gout " * 600}, {"role": "assistant", "content": "Yes"}]}
+    records = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    path = str(write_jsonl(tmp_path / "records.jsonl", [long, *records]))
+    drawn = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        output = run(ggufs, tmp_path / name / "results.json", task=(path,), max_records=6, seed=seed, baseline=None)
+        result, items = task(output, 0)
+        assert result["left_out"]["not_sampled"] == len(records) + 1 - 6
+        assert len(items) + result["left_out"]["too_long"] == 6
+        drawn.append([it["id"] for it in items])
+    assert drawn[0] == drawn[1] != drawn[2]
+    result, _ = task(run(ggufs, tmp_path / "all" / "results.json", task=(path,), baseline=None), 0)
+    assert result["left_out"] == {"not_sampled": 0, "too_long": 1}
+    assert "1 records are longer than the context" in result["warnings"][0]
+    assert "difference" not in result["answer_text"]
+
+
+def test_a_tie_is_no_answer_and_the_measures_differ_in_what_length_is_worth() -> None:
+    assert mcq.choose({"A": -1.0, "B": -1.0, "C": -2.0}) is None
+    question = Question("id", "d", "", "Gout?", {"A": "No", "B": "Inflammation"}, "B")
+    scores = [torch.tensor([-2.0]).numpy(), torch.tensor([-1.0, -2.0]).numpy()]
+    kept = mcq.item(question, [1, 2], {"model": scores})
+    assert kept["model"]["choice"] == {"per_byte": "B", "per_token": "B", "sum": "A"}
+
+
+def test_a_test_that_is_too_small_says_so() -> None:
+    def items(gained: int, lost: int) -> list[dict[str, Any]]:
+        pairs = [(True, False)] * gained + [(False, True)] * lost + [(True, True)] * 10
+        return [
+            {
+                "subject": "",
+                "model": {"is_right": dict.fromkeys(mcq.MEASURES, model)},
+                "baseline": {"is_right": dict.fromkeys(mcq.MEASURES, baseline)},
+            }
+            for model, baseline in pairs
+        ]
+
+    assert "too small to tell" in mcq.warnings(mcq.summarize(items(4, 1)), 15)[0]
+    assert mcq.warnings(mcq.summarize(items(40, 1)), 51) == []
+    turned = items(40, 1)
+    for it in turned:
+        for role in mcq.ROLES:
+            it[role]["is_right"]["per_byte"] = True
+    assert mcq.warnings(mcq.summarize(turned), 51) == ["the measures disagree: per_byte cannot tell, or says otherwise"]
+
+
+def test_a_baseline_with_other_tokens_is_refused(
+    ggufs: dict[str, Path], base: Path, data: Path, tmp_path: Path
+) -> None:
+    stranger = tmp_path / "stranger.gguf"
+    content = ggufs["baseline"].read_bytes()
+    word = "▁the".encode() if (base / "tokenizer.model").exists() else "Ġthe".encode()
+    at = content.index(len(word).to_bytes(8, "little") + word) + 8
+    stranger.write_bytes(content[: at + len(word) - 1] + b"x" + content[at + len(word) :])
+    with pytest.raises(InputError, match="has another vocabulary"):
+        run(ggufs, tmp_path / "results.json", data=data, baseline=stranger)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_what_cannot_be_measured_is_told(ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    (tmp_path / "no.gguf").write_text("no GGUF at all")
+    with pytest.raises(InputError, match=r"no\.gguf is no GGUF"):
+        run(ggufs, output, data=data, gguf=tmp_path / "no.gguf")
+    with pytest.raises(InputError, match=r"has neither multiple_choice\.jsonl nor test\.jsonl"):
+        run(ggufs, output, data=tmp_path)
+    with pytest.raises(InputError, match="two tasks are called test"):
+        run(ggufs, output, data=data, task=(str(write_jsonl(tmp_path / "test.jsonl", [{"text": "Gout."}])),))
