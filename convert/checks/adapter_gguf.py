@@ -1,0 +1,120 @@
+"""Check 7: an adapter as a GGUF. Its file, what it adds to each weight, and the base's GGUF with it against the merged model.
+
+llama.cpp adds alpha / rank * B A to a weight, with one alpha for the whole file and the rank of each pair; to the embedding the
+same with A transposed (src/llama-adapter.cpp). So what counts is the product, not how it is split.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.certificate import Check, failed
+from convert.checks.file import first_not_finite
+from convert.checks.gguf_file import Header, Malformed, read_header, to_float32
+from convert.checks.reference import Reference, checkpoint_rows
+from convert.checks.tensors import dequantize
+
+# Relative error of the product in the norm: two roundings of the type, and room for numbers below a 16-bit type's normal range.
+PRODUCT_BOUNDS = {"F32": 1e-4, "F16": 1e-2, "BF16": 2e-2}
+QUANTIZED_BOUND = 0.2
+REASON = "two roundings of the adapter's type in the product of A and B"
+
+
+def check_adapter_file(path: Path) -> tuple[Check, Header | None]:
+    """The file itself: well-formed, an adapter of Llama, in pairs, finite."""
+    try:
+        header = read_header(path)
+    except Malformed as fault:
+        return failed("file", f"it is not a well-formed GGUF: {fault}", where=path.name), None
+    wanted = {"general.type": "adapter", "general.architecture": "llama", "adapter.type": "lora"}
+    for key, value in wanted.items():
+        if header.metadata.get(key) != value:
+            return failed("file", f"{key} is {header.metadata.get(key)!r}, not {value!r}", where=key), header
+    names = {name.rpartition(".lora_")[0] for name in header.tensors}
+    for name in sorted(names):
+        if f"{name}.lora_a" not in header.tensors or f"{name}.lora_b" not in header.tensors:
+            return failed("file", f"{name or 'a tensor'} is no pair of lora_a and lora_b", where=name), header
+    for tensor in header.tensors.values():
+        if len(tensor.shape) != 2 or first_not_finite(header, tensor) is not None:
+            return failed("file", f"{tensor.name} is no matrix, or holds NaN or infinity", where=tensor.name), header
+    return Check("file", "pass", f"{len(names)} pairs, all whole and finite"), header
+
+
+def check_products(header: Header, reference: Reference) -> Check:
+    """What the file adds to each weight, against what the adapter adds."""
+    adapter, expected = reference.adapter, reference.weights("merged").expected
+    assert adapter is not None, "an adapter's GGUF is verified together with the adapter"
+    beyond = [module for module, layer in adapter.layers.items() if layer.magnitude is not None]
+    beyond += [*adapter.token_rows, *(name for name in adapter.saved if not _is_the_bases(name, reference))]
+    if beyond:
+        named = beyond[:3]
+        return failed(
+            "tensors",
+            f"a GGUF adapter cannot hold DoRA or saved modules, and this one has {', '.join(named)}: merge instead",
+        )
+    touched = {name for name, entry in expected.items() if entry.parameter.removesuffix(".weight") in adapter.layers}
+    found = {name.rpartition(".lora_")[0] for name in header.tensors}
+    if touched != found:
+        missing, extra = sorted(touched - found), sorted(found - touched)
+        where = ", ".join([f"missing {name}" for name in missing[:3]] + [f"extra {name}" for name in extra[:3]])
+        return failed("tensors", "the file does not change the weights that the adapter changes", where=where)
+    worst, worst_name, bound = 0.0, "", PRODUCT_BOUNDS["F32"]
+    for name in sorted(touched):
+        error, limit, shapes_fit = _product_error(header, name, reference)
+        if not shapes_fit:
+            return failed("tensors", f"{name} has other shapes than the adapter", where=name)
+        if not error / limit <= worst / bound:
+            worst, worst_name, bound = error, name, limit
+    if worst <= bound:
+        return Check("tensors", "pass", worst, bound, REASON, details={"pairs": len(found)})
+    cause = "alpha, rank or rsLoRA's square root is mistaken, or the rows of B are not in llama.cpp's RoPE order"
+    return Check("tensors", "fail", worst, bound, REASON, cause, worst_name)
+
+
+def _is_the_bases(parameter: str, reference: Reference) -> bool:
+    """PEFT saves a head or an embedding beside its LoRA even where it is unchanged."""
+    assert reference.adapter is not None
+    stored = reference.stored(parameter)[:].double().numpy()
+    return np.array_equal(reference.adapter.saved[parameter], stored)
+
+
+def _product_error(header: Header, name: str, reference: Reference) -> tuple[float, float, bool]:
+    entry = reference.weights("merged").expected[name]
+    adapter = reference.adapter
+    assert adapter is not None
+    layer = adapter.layers[entry.parameter.removesuffix(".weight")]
+    a, b = (_matrix(header, f"{name}.lora_{letter}") for letter in "ab")
+    types = {header.tensors[f"{name}.lora_{letter}"].type for letter in "ab"}
+    limit = max(PRODUCT_BOUNDS.get(kind, QUANTIZED_BOUND) for kind in types)
+    alpha = header.metadata.get("adapter.lora.alpha", 0.0)
+    rank = b.shape[1]
+    scale = float(alpha) / rank if isinstance(alpha, int | float) and alpha else 1.0
+    rows, columns = entry.shape
+    is_embedding = name == "token_embd.weight"
+    if b.shape != ((columns, rank) if is_embedding else (rows, rank)) or a.shape != (
+        (rows, rank) if is_embedding else (rank, columns)
+    ):
+        return np.inf, limit, False
+    left, right = (a, b.T) if is_embedding else (b, a)
+    error = norm = 0.0
+    step = max(1, (1 << 22) // columns)
+    for start in range(0, rows, step):
+        chosen = np.arange(start, min(start + step, rows))
+        truth = layer.apply(np.zeros((len(chosen), columns)), checkpoint_rows(chosen, entry.head_dim))
+        found = scale * (left[chosen] @ right)
+        error, norm = error + float(((found - truth) ** 2).sum()), norm + float((truth**2).sum())
+    return float(np.sqrt(error / max(norm, 1e-30))) if error else 0.0, limit, True
+
+
+def _matrix(header: Header, name: str) -> np.ndarray:
+    tensor = header.tensors[name]
+    return to_float32(header.read_rows(tensor), tensor.type, dequantize).astype(np.float64)
+
+
+def largest_type(header: Header) -> str | None:
+    """The type of an adapter's file: that of most of its tensors."""
+    types: list[Any] = [tensor.type for tensor in header.tensors.values()]
+    return max(set(types), key=types.count) if types else None

@@ -1,0 +1,157 @@
+"""The Hugging Face side of the forward pass: Transformers in float32, the adapter applied by PEFT and not merged.
+
+Logits are written to a scratch file as they come, and the model is let go before any GGUF is opened, so that the two never
+stand in memory together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checks.reference import Reference
+from medllama import progress
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the model said. `logits[i]` (tokens, vocab) float32 belongs to `prompts[i]`; `continuations[i]` are the greedy tokens
+    after `openings[i]`, each chosen from its row of `choices[i]` (new tokens, vocab)."""
+
+    prompts: list[list[int]]
+    logits: list[np.ndarray]
+    openings: list[list[int]]
+    continuations: list[list[int]]
+    choices: list[np.ndarray]
+
+
+def load_model(reference: Reference, rows: int, *, with_adapter: bool) -> Any:
+    """The base in float32 with `rows` rows in its embedding, and the adapter on top of it, not merged."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    with _quiet(logging):
+        model = AutoModelForCausalLM.from_pretrained(
+            reference.base,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            use_safetensors=True,
+        )
+        if rows != model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        if with_adapter and reference.adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, reference.adapter.folder)
+    return model.float().eval()
+
+
+@contextlib.contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Neither progress bars nor advice from Transformers: verify has its own line."""
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+def run(
+    reference: Reference,
+    rows: int,
+    prompts: list[list[int]],
+    *,
+    with_adapter: bool,
+    openings: list[list[int]] | None = None,
+    new_tokens: int = 0,
+    ends: Sequence[int] = (),
+    prepare: Callable[[Any], Any] | None = None,
+    threads: int | None = None,
+) -> Run:
+    """Logits of every prompt, and greedy continuations of the openings (all of one length). `prepare` may change the model."""
+    import torch
+
+    progress.update("loading the Hugging Face model")
+    model = load_model(reference, rows, with_adapter=with_adapter)
+    if prepare is not None:
+        model = prepare(model)
+    with torch.inference_mode(), torch_threads(threads):
+        logits = _Scratch(sum(map(len, prompts)), rows)
+        for done, ids in enumerate(prompts):
+            progress.update("computing the Hugging Face logits", done, len(prompts))
+            logits.add(model(torch.tensor([ids])).logits[0].float().numpy())
+        progress.update("generating with the Hugging Face model")
+        texts, choices = _greedy(model, openings, new_tokens, ends) if openings else ([], [])
+    return Run(prompts, logits.split([len(ids) for ids in prompts]), openings or [], texts, choices)
+
+
+def _greedy(
+    model: Any, openings: list[list[int]], new_tokens: int, ends: Sequence[int]
+) -> tuple[list[list[int]], list[np.ndarray]]:
+    """Token by token, all openings in one batch; a continuation stops with an end token."""
+    import torch
+
+    feed, cache = torch.tensor(openings), None
+    steps = []
+    for _ in range(new_tokens):
+        output = model(feed, past_key_values=cache, use_cache=True)
+        steps.append(output.logits[:, -1].float().numpy())
+        cache, feed = output.past_key_values, output.logits[:, -1].argmax(-1, keepdim=True)
+    texts, choices = [], []
+    for number in range(len(openings)):
+        rows = np.stack([step[number] for step in steps])
+        tokens = [int(token) for token in rows.argmax(axis=1)]
+        length = next((position + 1 for position, token in enumerate(tokens) if token in ends), len(tokens))
+        texts.append(tokens[:length])
+        choices.append(rows[:length])
+    return texts, choices
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """PyTorch with `count` threads; None leaves it as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Scratch:
+    """float32 rows on the disk, in a file without a name: it is gone with the last array that shows a part of it."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        descriptor, name = tempfile.mkstemp(prefix="medllama-logits-")
+        try:
+            self._map = np.memmap(name, np.float32, "w+", shape=(rows, columns))
+        finally:
+            os.close(descriptor)
+            Path(name).unlink()
+        self._filled = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        self._map[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    def split(self, lengths: Sequence[int]) -> list[np.ndarray]:
+        stops = np.cumsum(lengths)
+        return [self._map[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]

@@ -1,0 +1,312 @@
+"""Check 2: the metadata, field by field, against config.json, generation_config.json and the tokenizer's settings.
+
+RoPE is compared by what it does (`rope.py`), everything else by value. A key of the architecture or the tokenizer that is not known
+here is a failure too: llama.cpp might read it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.certificate import Check, failed
+from convert.checks import rope
+from convert.checks.gguf_file import TENSOR_TYPES, Header
+from convert.checks.reference import ROPE_FACTORS, Weights
+from convert.checks.tokens import Table
+from convert.config import FILE_TYPES, UNQUANTIZED
+from medllama.files import read_json
+
+REASON = "the same numbers, or another model"
+# Both sides compute the angles in float32, from powers of the base: a few units in its last place apart. Faults are 1e-3 and more.
+ROPE_BOUND = 1e-5
+
+# The types that a value may have in the file: numbers of metadata are unsigned integers, floats, booleans or strings.
+INTEGERS, FLOATS, BOOLEAN, TEXT = (0, 1, 2, 3, 4, 5, 10, 11), (6, 12), (7,), (8,)
+
+# A wrong value of these, or a key that is not known here, can end the process inside llama.cpp (an assertion, a division by
+# zero): such a file is not opened.
+DANGEROUS = frozenset(
+    (
+        "general.architecture", "llama.block_count", "llama.embedding_length", "llama.feed_forward_length", "llama.vocab_size",
+        "llama.attention.head_count", "llama.attention.head_count_kv", "llama.attention.key_length",
+        "llama.attention.value_length", "llama.rope.dimension_count", "llama.rope.scaling.type", "tokenizer.ggml.model",
+        "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores",
+    )
+)  # fmt: skip
+
+TOKENIZER_KEYS = frozenset(
+    "tokenizer.ggml." + name
+    for name in (
+        "model", "pre", "tokens", "token_type", "scores", "merges", "bos_token_id", "eos_token_id", "eot_token_id",
+        "eom_token_id", "unknown_token_id", "padding_token_id", "add_bos_token", "add_eos_token", "add_space_prefix",
+        "token_type_count", "prefix_token_id", "suffix_token_id", "middle_token_id", "fim_pre_token_id", "fim_suf_token_id",
+        "fim_mid_token_id",
+    )
+)  # fmt: skip
+ROPE_KEYS = frozenset(
+    "llama.rope." + name
+    for name in (
+        "dimension_count", "freq_base", "scale_linear", "scaling.type", "scaling.factor", "scaling.attn_factor",
+        "scaling.original_context_length", "scaling.finetuned", "scaling.yarn_beta_fast", "scaling.yarn_beta_slow",
+        "scaling.yarn_ext_factor", "scaling.yarn_attn_factor", "scaling.yarn_log_multiplier",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The ids that begin and end a text, as the checkpoint's files say."""
+
+    bos: int | None
+    eos: int | None
+    all_ends: tuple[int, ...]
+    add_bos: bool
+    add_eos: bool
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value: what the file says, what is right, and the types that it may have there."""
+
+    key: str
+    found: Any
+    truth: Any
+    kinds: tuple[int, ...]
+    cause: str = ""
+
+    def is_right(self, header: Header) -> bool:
+        if self.key in header.value_types and header.value_types[self.key] not in self.kinds:
+            return False
+        if isinstance(self.truth, float) and isinstance(self.found, int | float):
+            return math.isclose(self.found, self.truth, rel_tol=1e-6)
+        return bool(self.found == self.truth) and isinstance(self.found, bool) == isinstance(self.truth, bool)
+
+
+def check_metadata(header: Header, weights: Weights, table: Table, ends: Ends) -> tuple[Check, bool]:
+    """The check, and whether llama.cpp may be given the file."""
+    wrong: list[tuple[str, str]] = []
+    fields = [*_architecture(header, weights), *_tokenizer(header, table, ends)]
+    for entry in fields:
+        if not entry.is_right(header):
+            cause = f" ({entry.cause})" if entry.cause else ""
+            wrong.append((entry.key, f"{entry.key} is {entry.found!r}, and it is {entry.truth!r}{cause}"))
+    wrong += _lengths(header, weights.vocabulary_rows, table)
+    unknown = _unknown_keys(header)
+    wrong += unknown
+    rope_check, difference = _rope(header, weights)
+    wrong += rope_check
+    count = len(fields) + 1
+    details = {"fields": count, "rope_angle_difference": difference}
+    if not wrong:
+        return Check("metadata", "pass", f"0 of {count} fields differ", "0", REASON, details=details), True
+    is_safe = not unknown and not any(key in DANGEROUS for key, _ in wrong)
+    check = failed("metadata", "; ".join(cause for _, cause in wrong[:4]), where=", ".join(key for key, _ in wrong[:8]),
+                   figure=f"{len(wrong)} of {count} fields differ", bound="0", reason=REASON)  # fmt: skip
+    return check, is_safe
+
+
+def _architecture(header: Header, weights: Weights) -> list[Field]:
+    config, head_dim = weights.reference.config, weights.reference.head_dim
+    metadata = header.metadata
+    get = metadata.get
+    heads, width = config.num_attention_heads, config.hidden_size
+    # Keys that may be left out have llama.cpp's default in their place.
+    stored_heads = get("llama.attention.head_count")
+    default_head = width // stored_heads if isinstance(stored_heads, int) and stored_heads > 0 else 0
+    fields = [
+        Field("general.architecture", get("general.architecture"), "llama", TEXT),
+        Field("llama.block_count", get("llama.block_count"), config.num_hidden_layers, INTEGERS),
+        Field("llama.context_length", get("llama.context_length"), config.max_position_embeddings, INTEGERS),
+        Field("llama.embedding_length", get("llama.embedding_length"), width, INTEGERS),
+        Field("llama.feed_forward_length", get("llama.feed_forward_length"), config.intermediate_size, INTEGERS),
+        Field("llama.attention.head_count", stored_heads, heads, INTEGERS),
+        Field("llama.attention.head_count_kv", get("llama.attention.head_count_kv", stored_heads),
+              config.num_key_value_heads, INTEGERS),
+        Field("llama.attention.key_length", get("llama.attention.key_length", default_head), head_dim, INTEGERS),
+        Field("llama.attention.value_length", get("llama.attention.value_length", default_head), head_dim, INTEGERS),
+        Field("llama.rope.dimension_count", get("llama.rope.dimension_count", head_dim), head_dim, INTEGERS),
+        Field("llama.attention.layer_norm_rms_epsilon", get("llama.attention.layer_norm_rms_epsilon"),
+              float(np.float32(config.rms_norm_eps)), FLOATS),
+        Field("llama.vocab_size", get("llama.vocab_size", weights.vocabulary_rows), weights.vocabulary_rows, INTEGERS),
+    ]  # fmt: skip
+    return fields + _file_type(header)
+
+
+def _file_type(header: Header) -> list[Field]:
+    """The file's own name of its type: people choose by it, and Ollama shows it."""
+    key, found = "general.file_type", header.metadata.get("general.file_type")
+    matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) > 1]
+    types = {tensor.type for tensor in matrices}
+    if len(types) == 1 and (only := next(iter(types))) in UNQUANTIZED:
+        return [Field(key, found, FILE_TYPES[only], INTEGERS, f"its matrices are {only}")]
+    name = file_type_of(header)
+    if name is None or name in UNQUANTIZED:
+        return [Field(key, found, "a quantized type", INTEGERS, f"its matrices are {', '.join(sorted(types))}")]
+    # Q4_K_M is a mixture around Q4_K; where a row is no multiple of the block, llama.cpp takes another type.
+    stem = re.sub(r"_(XS|S|M|L)$", "", name)
+    block = next((values for kind, values, _ in TENSOR_TYPES.values() if kind == stem), None)
+    is_possible = block is not None and all(tensor.shape[-1] % block == 0 for tensor in matrices)
+    is_right = not is_possible or stem in types
+    return [Field(key, found, found if is_right else f"a type without {stem}", INTEGERS, f"no matrix is {stem}")]
+
+
+def file_type_of(header: Header) -> str | None:
+    """llama.cpp's name of the file's type; None where the file has no number for it, or an unknown one."""
+    number = header.metadata.get("general.file_type")
+    return next((name for name, value in FILE_TYPES.items() if value == number), None)
+
+
+def _tokenizer(header: Header, table: Table, ends: Ends) -> list[Field]:
+    metadata, prefix = header.metadata, "tokenizer.ggml."
+    get = metadata.get
+    is_byte_level = table.model == "gpt2"
+    pre = get(prefix + "pre", "")
+    # What llama.cpp takes where the file says nothing (llama_vocab::impl::load).
+    default_bos = (is_byte_level and pre in ("llama3", "llama-v3", "llama-bpe")) or not is_byte_level
+    fields = [
+        Field(prefix + "model", get(prefix + "model"), table.model, TEXT),
+        Field(prefix + "add_bos_token", get(prefix + "add_bos_token", default_bos), ends.add_bos, BOOLEAN,
+              "BOS would be missing or come twice"),
+        Field(prefix + "add_eos_token", get(prefix + "add_eos_token", False), ends.add_eos, BOOLEAN,
+              "every prompt would end before the answer begins"),
+    ]  # fmt: skip
+    defaults = (11, 11) if is_byte_level else (1, 2)
+    for name, truth, default in (("bos", ends.bos, defaults[0]), ("eos", ends.eos, defaults[1])):
+        if truth is not None:
+            fields.append(Field(f"{prefix}{name}_token_id", get(f"{prefix}{name}_token_id", default), truth, INTEGERS))
+    for name in ("eot", "eom"):
+        key = f"{prefix}{name}_token_id"
+        if key in metadata and metadata[key] not in ends.all_ends:
+            fields.append(Field(key, metadata[key], f"one of {list(ends.all_ends)}", INTEGERS))
+    for key, value in metadata.items():
+        if key.startswith(prefix) and key.endswith("_token_id") and not _is_id(value, header.count(prefix + "tokens")):
+            fields.append(Field(key, value, "an id of the vocabulary", INTEGERS))
+    return fields
+
+
+def _is_id(value: Any, count: int) -> bool:
+    return isinstance(value, int) and 0 <= value < count
+
+
+def _lengths(header: Header, rows: int, table: Table) -> list[tuple[str, str]]:
+    """Lists of the tokenizer whose length or kind is not that of the vocabulary."""
+    wanted = {"tokens": (rows, 108), "token_type": (rows, 105)} | (
+        {"scores": (rows, 106)} if table.model == "llama" else {}
+    )
+    wrong = []
+    for name, (length, kind) in wanted.items():
+        key = f"tokenizer.ggml.{name}"
+        found_kind = header.value_types.get(key)
+        if header.count(key) != length or found_kind not in ((kind, 104) if kind == 105 else (kind,)):
+            wrong.append((key, f"{key} has {header.count(key)} entries, and the embedding {length} rows"))
+    return wrong
+
+
+def _unknown_keys(header: Header) -> list[tuple[str, str]]:
+    known = (
+        {field for field in header.metadata if not field.startswith(("llama.", "tokenizer."))}
+        | TOKENIZER_KEYS
+        | ROPE_KEYS
+    )
+    known |= {"tokenizer.chat_template", "llama.attention.causal"} | {
+        f"llama.{name}" for name in (
+            "block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count", "vocab_size",
+            "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
+        )
+    }  # fmt: skip
+    wrong = [(key, f"the key {key} is none that this model needs") for key in header.metadata if key not in known]
+    if header.metadata.get("llama.attention.causal", True) is not True:
+        wrong.append(("llama.attention.causal", "llama.attention.causal is not true"))
+    return wrong
+
+
+def _rope(header: Header, weights: Weights) -> tuple[list[tuple[str, str]], float]:
+    kind = header.metadata.get("llama.rope.scaling.type", "linear")
+    if kind not in ("none", "linear", "yarn"):
+        return [
+            (
+                "llama.rope.scaling.type",
+                f"llama.rope.scaling.type is {kind!r}: llama.cpp would stop, or scale otherwise",
+            )
+        ], math.inf
+    truth = rope.of_hugging_face(weights.reference.config)
+    factors = None
+    if (tensor := header.tensors.get(ROPE_FACTORS)) is not None:
+        if tensor.type != "F32" or len(tensor.shape) != 1:
+            return [(ROPE_FACTORS, f"{ROPE_FACTORS} is {tensor.type} {tensor.shape}, not a float32 vector")], math.inf
+        factors = header.read_rows(tensor).view("<f4").reshape(-1).astype(np.float64)
+    found = rope.of_gguf(header.metadata, weights.reference.head_dim, factors)
+    difference, worst = rope.largest_difference(truth, found)
+    wrong = []
+    if not difference <= ROPE_BOUND:
+        wrong.append((
+            "llama.rope.*" if factors is None else f"llama.rope.*, {ROPE_FACTORS}",
+            f"RoPE turns the pair of dimensions {worst} by {found.angles[worst] if worst < found.angles.size else math.nan:.6g} "
+            f"a position, and it is {truth.angles[worst]:.6g}: its base, scaling or frequency factors are wrong",
+        ))  # fmt: skip
+    if not math.isclose(found.magnitude, truth.magnitude, rel_tol=ROPE_BOUND):
+        wrong.append(
+            (
+                "llama.rope.scaling.attn_factor",
+                f"RoPE's magnitude is {found.magnitude:g}, and it is {truth.magnitude:g}",
+            )
+        )
+    return wrong, difference
+
+
+def read_ends(base: Path, config: Any, table: Table, end_of_turn: int | None) -> Ends:
+    """BOS, EOS and every end id. The tokenizer's settings name tokens by text, and win; config.json numbers them."""
+    settings = _json(base / "tokenizer_config.json")
+    generation = _json(base / "generation_config.json")
+    ids = {text: index for index, text in reversed(list(enumerate(table.texts)))}
+
+    def named(name: str) -> int | None:
+        text = settings.get(f"{name}_token")
+        return ids.get(text["content"] if isinstance(text, dict) else text) if text is not None else None
+
+    def numbered(source: Mapping[str, Any] | Any, name: str) -> list[int]:
+        value = (
+            source.get(f"{name}_token_id") if isinstance(source, Mapping) else getattr(source, f"{name}_token_id", None)
+        )
+        return [int(part) for part in (value if isinstance(value, list) else [] if value is None else [value])]
+
+    ends = [*(numbered(generation, "eos") or numbered(config, "eos"))]
+    eos = named("eos")
+    if eos is None:
+        eos = next(iter([*numbered(config, "eos"), *ends]), None)
+    bos = named("bos")
+    if bos is None:
+        bos = next(iter(numbered(config, "bos")), None)
+    if end_of_turn is not None:
+        ends.append(end_of_turn)
+    add_bos, add_eos = _added_at_ends(base, settings)
+    in_range = tuple(
+        dict.fromkeys(index for index in [*ends, *([] if eos is None else [eos])] if 0 <= index < len(table.texts))
+    )
+    return Ends(bos, eos, in_range, add_bos, add_eos)
+
+
+def _added_at_ends(base: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether BOS and EOS are written around a text: as the settings say, else as tokenizer.json does, else as Llama 2 does."""
+    add_bos, add_eos = True, False
+    path = base / "tokenizer.json"
+    if path.is_file() and not (base / "tokenizer.model").is_file():
+        add_bos = add_eos = False
+        step = read_json(path).get("post_processor") or {}
+        for part in step.get("processors") or [step]:
+            if part.get("type") == "TemplateProcessing":
+                kinds = ["SpecialToken" in entry for entry in part["single"]]
+                add_bos, add_eos = kinds[0], kinds[-1]
+    return bool(settings.get("add_bos_token", add_bos)), bool(settings.get("add_eos_token", add_eos))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    value = read_json(path) if path.is_file() else {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,255 @@
+"""Check 3: every tensor, against a computation that shares no code with the converter (`reference.py`, `lora.py`).
+
+A copied tensor of F32, F16 or BF16 must be the checkpoint's, rounded once, bit for bit. A merged one must be within one unit in
+the last place of its 16-bit type, 99.9% of it equal; F32 within 1e-6 of its row's largest value. A quantized one must lie as near to
+the truth as llama.cpp's own round trip of the truth does: relative root mean square error at most 1.25 times, and no row more than
+twice, which is how one wrong row of 32,000 shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convert.certificate import Check
+from convert.checks.gguf_file import Header, Tensor, to_float32
+from convert.checks.reference import Weights
+from medllama import progress
+from medllama.llamacpp import quantize_rows
+
+CHUNK_VALUES = 1 << 22
+SAMPLED_ROWS = 96  # of each large matrix with --sample
+SAMPLED_ABOVE_VALUES = 1 << 20
+UNEQUAL_SHARE = 1e-3
+ROW_SHARE = 1e-6
+RMSE_RATIO, ROW_RATIO = 1.25, 2.0
+NEEDS_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M", "IQ2_S")
+REASON = (
+    "copied: equal bits; merged: 1 unit in the last place, 99.9% equal (F32: 1e-6 of the row); quantized: 1.25 times the "
+    "error of llama.cpp's own round trip, no row twice"
+)
+
+
+@dataclass
+class Tally:
+    """What was found in one tensor. `excess` above 1 is a failure: the figure over its bound."""
+
+    values: int = 0
+    unequal: int = 0
+    excess: float = 0.0
+    worst_row: int = 0
+    what: str = ""
+    error: float = 0.0  # sums of squares, for the relative errors
+    round_trip: float = 0.0
+    norm: float = 0.0
+
+    def worsen(self, excess: float, row: int, what: str) -> None:
+        if excess > self.excess or np.isnan(excess):
+            self.excess, self.worst_row, self.what = (float("inf") if np.isnan(excess) else excess), row, what
+
+
+def check_tensors(header: Header, weights: Weights, *, sample: bool, seed: int) -> Check:
+    """Every tensor of the file; with `sample` a part of the rows of each."""
+    rng = np.random.default_rng(seed)
+    worst: tuple[float, str, Tally] | None = None
+    failures: list[str] = []
+    values = unequal = 0
+    largest_ratio = 0.0
+    names = [name for name in header.tensors if name in weights.expected]
+    for done, name in enumerate(names):
+        progress.update(f"{header.path.name}: comparing {name}", done, len(names))
+        tally = compare(header, header.tensors[name], weights, row_runs(header.tensors[name].shape, sample, rng))
+        values, unequal = values + tally.values, unequal + tally.unequal
+        if tally.round_trip:
+            largest_ratio = max(largest_ratio, float(np.sqrt(tally.error / tally.round_trip)))
+        if tally.excess > 1.0:
+            failures.append(name)
+        if worst is None or tally.excess > worst[0]:
+            worst = (tally.excess, name, tally)
+    assert worst is not None, "the file check found the embedding"
+    excess, name, tally = worst
+    details: dict[str, Any] = {
+        "tensors": len(names), "values": values, "values_unequal": unequal, "largest_rmse_ratio": largest_ratio or None,
+    }  # fmt: skip
+    if not failures:
+        return Check("tensors", "pass", excess, 1.0, REASON, details=details)
+    where = f"{name}, row {tally.worst_row}: {tally.what}" + (
+        f"; also {', '.join(failures[:4])}" if len(failures) > 1 else ""
+    )
+    cause = likely_cause(header, weights, name)
+    return Check(
+        "tensors", "fail", f"{len(failures)} of {len(names)} tensors differ", "0", REASON, cause, where, details
+    )
+
+
+def row_runs(shape: tuple[int, ...], sample: bool, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """The runs of rows to compare: all, or of a large matrix its first rows, its last, and some between."""
+    rows, run = shape[0] if len(shape) > 1 else 1, SAMPLED_ROWS // 3
+    if not sample or rows <= SAMPLED_ROWS or rows * shape[-1] <= SAMPLED_ABOVE_VALUES:
+        return [(0, rows)]
+    middle = int(rng.integers(run, rows - 2 * run + 1))
+    return [(0, run), (middle, middle + run), (rows - run, rows)]
+
+
+def compare(header: Header, tensor: Tensor, weights: Weights, runs: list[tuple[int, int]]) -> Tally:
+    """One tensor against the truth."""
+    tally = Tally()
+    changed = weights.is_changed(tensor.name)
+    for start, stop in _chunks(runs, tensor.shape[-1]):
+        raw = header.read_rows(tensor, start, stop)
+        truth = weights.rows(tensor.name, start, stop)
+        tally.values += truth.size
+        if tensor.type in ("F32", "F16", "BF16"):
+            (_compare_merged if changed else _compare_copied)(raw, truth, tensor.type, start, tally)
+        else:
+            _compare_quantized(raw, truth, tensor.type, start, tally)
+    if tally.round_trip and (ratio := float(np.sqrt(tally.error / tally.round_trip))) / RMSE_RATIO > tally.excess:
+        tally.worsen(ratio / RMSE_RATIO, tally.worst_row, f"relative error {np.sqrt(tally.error / tally.norm):.3g}, "
+                     f"{ratio:.2f} times llama.cpp's own")  # fmt: skip
+    if changed and tally.unequal > max(UNEQUAL_SHARE * tally.values, 3) and tensor.type in ("F16", "BF16"):
+        tally.worsen(
+            tally.unequal / (UNEQUAL_SHARE * tally.values), 0, f"{tally.unequal} of {tally.values} values are not equal"
+        )
+    return tally
+
+
+def _chunks(runs: list[tuple[int, int]], columns: int) -> Iterator[tuple[int, int]]:
+    step = max(1, CHUNK_VALUES // columns)
+    for first, last in runs:
+        for start in range(first, last, step):
+            yield start, min(start + step, last)
+
+
+def round_to(values: np.ndarray, type_name: str) -> np.ndarray:
+    """float64 (rows, columns) -> the bits of a type, rounded once to nearest even: uint16, or uint32 for F32."""
+    if type_name == "F16":
+        with np.errstate(over="ignore"):
+            return values.astype("<f2").view("<u2")
+    single = values.astype("<f4")
+    if type_name == "F32":
+        return single.view("<u4")
+    # BF16 keeps the upper half of float32. Going through float32 rounds twice, so its rounding error is looked at in a tie.
+    bits = single.view("<u4").astype(np.uint64)
+    lower = bits & 0xFFFF
+    up = lower > 0x8000
+    tie = lower == 0x8000
+    if tie.any():
+        away = np.abs(values) > np.abs(single.astype(np.float64))
+        exact = values == single.astype(np.float64)
+        up |= tie & np.where(exact, (bits >> 16) & 1 == 1, away)
+    return ((bits >> 16) + up).astype("<u2")
+
+
+def _compare_copied(raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally) -> None:
+    wrong = raw.view("<u4" if type_name == "F32" else "<u2") != round_to(truth, type_name)
+    if wrong.any():
+        tally.unequal += int(wrong.sum())
+        row = int(np.argmax(wrong.any(axis=1)))
+        tally.worsen(
+            float(wrong.sum()) + 1.0, start + row, f"{int(wrong.sum())} of {wrong.size} values are not the checkpoint's"
+        )
+
+
+def _compare_merged(raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally) -> None:
+    found = to_float32(raw, type_name, _never).astype(np.float64)
+    # Under cancellation no float32 merge can do better than a share of the row's largest value, whatever the type.
+    room = ROW_SHARE * np.abs(truth).max(axis=1, keepdims=True)
+    if type_name != "F32":
+        tally.unequal += int((raw.view("<u2") != round_to(truth, type_name)).sum())
+        room = np.maximum(room, unit_in_last_place(truth, type_name))
+    excess = np.abs(found - truth) / np.maximum(room, np.finfo(np.float64).tiny)
+    row, column = np.unravel_index(int(np.argmax(excess)), excess.shape)
+    tally.worsen(float(excess[row, column]), start + int(row),
+                 f"column {column} is {found[row, column]:.6g} where {truth[row, column]:.6g} is right")  # fmt: skip
+
+
+def unit_in_last_place(values: np.ndarray, type_name: str) -> np.ndarray:
+    """The distance between neighbours of a 16-bit type at these values, and half of it for the truth's own rounding."""
+    mantissa, lowest = (10, -14) if type_name == "F16" else (7, -126)
+    exponent = np.maximum(np.frexp(values)[1] - 1, lowest)
+    return 1.5 * np.ldexp(1.0, exponent - mantissa)
+
+
+def _compare_quantized(raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally) -> None:
+    single = truth.astype(np.float32)
+    importance = np.ones(single.shape[1], np.float32) if type_name in NEEDS_IMPORTANCE else None
+    own = dequantize(quantize_rows(single, type_name, importance), type_name)
+    found = dequantize(raw, type_name)
+    error = ((found - single).astype(np.float64) ** 2).sum(axis=1)
+    round_trip = ((own - single).astype(np.float64) ** 2).sum(axis=1)
+    norm = (truth**2).sum(axis=1)
+    tally.error, tally.norm = tally.error + float(error.sum()), tally.norm + float(norm.sum())
+    tally.round_trip += float(round_trip.sum()) + 1e-30
+    # A row that the type holds almost exactly still has the rounding of the 16-bit file that was quantized.
+    room = ROW_RATIO * np.sqrt(round_trip) + 1e-3 * np.sqrt(norm) + 1e-12
+    excess = np.sqrt(error) / room
+    row = int(np.argmax(np.nan_to_num(excess, nan=np.inf)))
+    tally.worsen(float(excess[row]), start + row, f"relative error {np.sqrt(error[row] / max(norm[row], 1e-30)):.3g}, "
+                 f"llama.cpp's own {np.sqrt(round_trip[row] / max(norm[row], 1e-30)):.3g}")  # fmt: skip
+
+
+def dequantize(raw: np.ndarray, type_name: str) -> np.ndarray:
+    """Stored rows of a quantized type as float32, by gguf-py's own arithmetic (not llama.cpp's)."""
+    import gguf
+
+    with np.errstate(all="ignore"):
+        return gguf.quants.dequantize(np.ascontiguousarray(raw), gguf.GGMLQuantizationType[type_name]).astype(
+            np.float32
+        )
+
+
+def _never(raw: np.ndarray, type_name: str) -> np.ndarray:
+    raise AssertionError(type_name)
+
+
+def likely_cause(header: Header, weights: Weights, name: str) -> str:
+    """What probably happened to a tensor that differs, found by trying the mistakes that converters make."""
+    tensor = header.tensors[name]
+    rows = min(tensor.rows, 2 * (weights.expected[name].head_dim or 32))
+    found = to_float32(header.read_rows(tensor, 0, rows), tensor.type, dequantize).astype(np.float64)
+    truth = weights.rows(name, 0, rows)
+    if not found.any():
+        return f"{name} is all zeros"
+    for other in weights.expected:
+        if (
+            other != name
+            and other in header.tensors
+            and weights.expected[other].shape == tensor.shape
+            and _near(found, weights.rows(other, 0, rows))
+        ):
+            return f"{name} holds {other}: tensors were swapped or mapped to the wrong name"
+    if (head_dim := weights.expected[name].head_dim) is not None:
+        order = np.arange(rows) // head_dim * head_dim + _interleave(rows, head_dim)
+        if _near(found[order], truth):
+            return f"the rows of {name} were not permuted into llama.cpp's RoPE order"
+        if _near(found, truth[order]):
+            return f"the rows of {name} were permuted into llama.cpp's RoPE order twice"
+        return f"the rows of {name} may have been permuted with a wrong number of heads"
+    if weights.adapter is not None and weights.is_changed(name):
+        base = weights.reference.weights("base").rows(name, 0, rows)
+        delta = truth - base
+        if (size := float((delta**2).sum())) > 0:
+            share = float(((found - base) * delta).sum() / size)
+            if abs(share) < 0.02:
+                return f"the adapter is missing from {name}"
+            return f"{name} holds {share:.3g} times the adapter's change: merged twice, or alpha and rank mistaken (rsLoRA?)"
+    wrong = ((found - truth) ** 2).sum(axis=1) > 0.05 * (truth**2).sum(axis=1)
+    if 0 < wrong.sum() <= rows // 4:
+        return f"single rows of {name} are not its own: {int(wrong.sum())} of the first {rows} are zeroed, swapped or damaged"
+    scale = float((found * truth).sum() / max((truth**2).sum(), 1e-30))
+    if abs(scale - 1) > 1e-3 and _near(found, scale * truth):
+        return f"{name} is {scale:.4g} times what it should be"
+    return f"{name} does not hold this model's values"
+
+
+def _interleave(rows: int, head_dim: int) -> np.ndarray:
+    """Within each head: where llama.cpp's row 2j + s stands when rows are still in Transformers' order."""
+    inside = np.arange(rows) % head_dim
+    return inside // 2 + (inside % 2) * (head_dim // 2)
+
+
+def _near(found: np.ndarray, truth: np.ndarray) -> bool:
+    return float(((found - truth) ** 2).sum()) < 0.05 * float((truth**2).sum()) + 1e-30

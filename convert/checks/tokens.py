@@ -1,0 +1,166 @@
+"""The tokenizer that a checkpoint means, computed without the converter and without llama.cpp.
+
+Where there is `tokenizer.model`, the truth of plain text is SentencePiece itself; where there is only `tokenizer.json`, it is
+the `tokenizers` library with that file's own merges and steps. Text is first cut at control tokens (where they are asked for) and at
+user-defined tokens, the longest first, and each piece stands for itself: that is the one chat format (medllama/chat.py).
+
+`Table` is what the GGUF's token list must say: texts, types, and scores or merges.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medllama.files import read_json
+from medllama.vocabulary import FORCED_CONTROL
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+
+@dataclass
+class Table:
+    """The tokens of a checkpoint by id. `plain` gives the ids of text without control tokens. `scores` are float32 and only
+    there for `tokenizer.model`; `merges` belong to tokenizer.json, best first."""
+
+    model: str
+    texts: list[str]
+    types: list[int]
+    plain: Callable[[str], list[int]]
+    scores: np.ndarray | None = None
+    merges: list[tuple[str, str]] = field(default_factory=list)
+
+    def special(self, *types: int) -> dict[str, int]:
+        """The tokens of these types, longest first."""
+        found = {
+            text: index for index, (text, kind) in enumerate(zip(self.texts, self.types, strict=True)) if kind in types
+        }
+        return dict(sorted(found.items(), key=lambda entry: -len(entry[0].encode())))
+
+    @functools.cached_property
+    def user_defined(self) -> dict[str, int]:
+        return self.special(USER_DEFINED)
+
+    @functools.cached_property
+    def user_defined_and_control(self) -> dict[str, int]:
+        return self.special(USER_DEFINED, CONTROL, UNKNOWN)
+
+    def encode(self, text: str, *, with_control: bool) -> list[int]:
+        """The ids of a text; `with_control` recognizes control tokens in it."""
+        pieces: list[str | int] = [text]
+        for token, index in (self.user_defined_and_control if with_control else self.user_defined).items():
+            if token in text:
+                cut = [_cut(piece, token, index) if isinstance(piece, str) else [piece] for piece in pieces]
+                pieces = [part for parts in cut for part in parts]
+        ids: list[int] = []
+        for piece in pieces:
+            ids += [piece] if isinstance(piece, int) else self.plain(piece) if piece else []
+        return ids
+
+    def fitted(self, rows: int) -> Table:
+        """The table without tokens that the embedding has no row for."""
+        scores = None if self.scores is None else self.scores[:rows]
+        return Table(self.model, self.texts[:rows], self.types[:rows], self.plain, scores, self.merges)
+
+
+def _cut(piece: str, token: str, index: int) -> list[str | int]:
+    parts: list[str | int] = []
+    for position, part in enumerate(piece.split(token)):
+        parts += [index, part] if position else [part]
+    return parts
+
+
+def read_table(base: Path, adapter: Path | None) -> Table:
+    """The token table of a checkpoint, with the tokens that the adapter's tokenizer added past its end."""
+    path = base / "tokenizer.model"
+    table = _from_sentencepiece(path) if path.is_file() else _from_json(base / "tokenizer.json")
+    added = _added_tokens(base)
+    if adapter is not None:
+        added |= {index: entry for index, entry in _added_tokens(adapter).items() if index >= len(table.texts)}
+    texts, types, scores = list(table.texts), list(table.types), table.scores
+    for index in sorted(added):
+        content, is_special = added[index]
+        if index == len(texts):
+            texts.append(content)
+            types.append(NORMAL)
+        if index < len(texts) and types[index] != UNKNOWN:
+            types[index] = CONTROL if is_special else USER_DEFINED
+    for index, text in enumerate(texts):
+        if text in FORCED_CONTROL and types[index] != UNKNOWN:
+            types[index] = CONTROL
+    return Table(table.model, texts, types, table.plain, scores, table.merges)
+
+
+def _added_tokens(folder: Path) -> dict[int, tuple[str, bool]]:
+    """Added tokens by id: text, and whether they are special."""
+    found: dict[int, tuple[str, bool]] = {}
+    if (path := folder / "added_tokens.json").is_file():
+        found |= {int(index): (str(text), False) for text, index in read_json(path).items()}
+    if (path := folder / "tokenizer.json").is_file():
+        found |= {
+            entry["id"]: (entry["content"], bool(entry["special"]))
+            for entry in read_json(path).get("added_tokens") or []
+        }
+    if (path := folder / "tokenizer_config.json").is_file():
+        decoder = read_json(path).get("added_tokens_decoder") or {}
+        found |= {int(index): (entry["content"], bool(entry.get("special"))) for index, entry in decoder.items()}
+    return found
+
+
+def _from_sentencepiece(path: Path) -> Table:
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    ids = range(processor.get_piece_size())
+    kinds = [
+        (UNKNOWN, processor.is_unknown), (CONTROL, processor.is_control), (BYTE, processor.is_byte), (UNUSED, processor.is_unused),
+    ]  # fmt: skip
+    types = [next((kind for kind, holds in kinds if holds(index)), NORMAL) for index in ids]
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    types = [USER_DEFINED if piece.type == 4 else kind for piece, kind in zip(model.pieces, types, strict=True)]
+    scores = np.array([piece.score for piece in model.pieces], dtype=np.float32)
+    return Table("llama", [processor.id_to_piece(index) for index in ids], types, processor.encode, scores)
+
+
+def _from_json(path: Path) -> Table:
+    """A tokenizer.json without its added tokens and its post-processor: plain text by that file's own steps."""
+    from tokenizers import Tokenizer
+
+    data: dict[str, Any] = read_json(path)
+    model, added = data["model"], data.get("added_tokens") or []
+    is_byte_level = not model.get("byte_fallback")
+    steps = data | {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    backend = Tokenizer.from_str(json.dumps(steps if is_byte_level else _with_llama_cpp_spaces(steps)))
+    by_id = {index: text for text, index in model["vocab"].items()} | {entry["id"]: entry["content"] for entry in added}
+    size = next(index for index in range(len(by_id) + 1) if index not in by_id)
+    texts = [by_id[index] for index in range(size)]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ", 1)) for pair in model["merges"]]
+    types = [
+        BYTE if not is_byte_level and re.fullmatch(r"<0x[0-9A-F]{2}>", text)
+        else UNKNOWN if text == model.get("unk_token") else NORMAL
+        for text in texts
+    ]  # fmt: skip
+    return Table(
+        "gpt2" if is_byte_level else "llama", texts, types,
+        lambda text: backend.encode(text, add_special_tokens=False).ids, None, merges,
+    )  # fmt: skip
+
+
+def _with_llama_cpp_spaces(data: dict[str, Any]) -> dict[str, Any]:
+    """The one step of a SentencePiece-style file that is not its own: the space before a text is written always, as
+    SentencePiece and llama.cpp do, where Transformers' Metaspace leaves it out before a text that begins with a space."""
+    step = data.get("pre_tokenizer") or {}
+    if step.get("type") != "Metaspace" or step.get("split", True):
+        return data
+    spaces = [{"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    prefix = [] if step.get("prepend_scheme") == "never" else [{"type": "Prepend", "prepend": "▁"}]
+    return data | {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": [*prefix, *spaces]}}

@@ -1,0 +1,147 @@
+"""The GGUF reader believes no count and no offset: whatever the bytes, it reads the file or says Malformed, in little memory."""
+
+from __future__ import annotations
+
+import random
+import struct
+import tracemalloc
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from convert.checks.file import SCALE_OFFSETS, first_not_finite
+from convert.checks.gguf_file import TENSOR_TYPES, Header, Malformed, read_header, to_float32
+from convert.checks.tensors import dequantize
+from medllama.llamacpp import quantize_rows
+from tests.convert.faults import Gguf, read, write
+
+U8, U32, F32, STRING, BOOL = (
+    getattr(gguf.GGUFValueType, name) for name in ("UINT8", "UINT32", "FLOAT32", "STRING", "BOOL")
+)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small file with every kind of metadata and several tensor types."""
+    array = gguf.GGUFValueType.ARRAY
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((4, 256)).astype(np.float32)
+    content = Gguf(
+        {
+            "general.architecture": ("llama", STRING, None),
+            "llama.block_count": (2, U32, None),
+            "llama.rope.freq_base": (10000.0, F32, None),
+            "tokenizer.ggml.add_bos_token": (True, BOOL, None),
+            "tokenizer.ggml.tokens": (["a", "é", "▁", "\U0001fa7a"], array, STRING),
+            "tokenizer.ggml.scores": ([0.0, -1.5], array, F32),
+        },
+        {
+            "a": (rows, gguf.GGMLQuantizationType.F32),
+            "b": (rows.astype(np.float16), gguf.GGMLQuantizationType.F16),
+            "c": (quantize_rows(rows, "Q4_K"), gguf.GGMLQuantizationType.Q4_K),
+            "d": (rows[0], gguf.GGMLQuantizationType.F32),
+        },
+    )
+    path = tmp_path_factory.mktemp("file") / "good.gguf"
+    write(content, path)
+    return path
+
+
+def test_the_reader_reads_what_gguf_py_wrote(good: Path) -> None:
+    header, theirs = read_header(good), read(good)
+    assert {key: value for key, (value, _, _) in theirs.values.items()} == header.metadata
+    for tensor in gguf.GGUFReader(good).tensors:
+        ours = header.tensors[tensor.name]
+        assert (ours.offset, ours.bytes, ours.type) == (tensor.data_offset, tensor.n_bytes, tensor.tensor_type.name)
+        assert ours.shape == tuple(int(length) for length in reversed(tensor.shape))
+        values = to_float32(header.read_rows(ours), ours.type, dequantize)
+        expected = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        assert (values.reshape(ours.shape) == expected.reshape(ours.shape)).all()
+
+
+def test_the_sizes_of_the_tensor_types_are_ggmls() -> None:
+    for number, (name, values, size) in TENSOR_TYPES.items():
+        kind = gguf.GGMLQuantizationType(number)
+        assert (kind.name, gguf.GGML_QUANT_SIZES[kind]) == (name, (values, size))
+
+
+def test_a_file_cut_anywhere_is_malformed(good: Path, tmp_path: Path) -> None:
+    data, path = good.read_bytes(), tmp_path / "cut.gguf"
+    for length in [*range(0, 700, 3), *range(700, len(data), 97), len(data) - 1]:
+        path.write_bytes(data[:length])
+        with pytest.raises(Malformed):
+            read_header(path)
+
+
+def test_random_damage_to_the_header_never_crashes_nor_fills_the_memory(good: Path, tmp_path: Path) -> None:
+    data, path, source = good.read_bytes(), tmp_path / "damaged.gguf", random.Random(0)
+    length = min(tensor.offset for tensor in read_header(good).tensors.values())
+    big = [struct.pack("<Q", number) for number in (2**64 - 1, 2**63, 2**40, 2**31, 0)]
+    tracemalloc.start()
+    for _ in range(3_000):
+        damaged = bytearray(data)
+        for _ in range(source.randint(1, 3)):
+            at = source.randrange(length)
+            new = source.choice([*big, bytes([damaged[at] ^ 1 << source.randrange(8)]), b"\xff", b"\x00", b"\x09"])
+            damaged[at : at + len(new)] = new
+        path.write_bytes(damaged[: len(data)])
+        try:
+            header = read_header(path)
+        except Malformed:
+            continue
+        for tensor in header.tensors.values():
+            first_not_finite(header, tensor)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def counts(tensors: int) -> bytes:
+    return struct.pack("<QQ", tensors, 6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"GGUF", b"GGML", "does not begin with GGUF"),
+        (b"GGUF\x03", b"GGUF\x09", "its version is 9"),
+        (counts(4), counts(2**60), "says it holds more than is left"),
+        (b"llama.block_count\x04", b"llama.block_count\x55", "unknown value type"),
+    ],
+)
+def test_the_message_says_what_is_malformed(good: Path, tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+    data, path = good.read_bytes(), tmp_path / "changed.gguf"
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    with pytest.raises(Malformed, match=message):
+        read_header(path)
+
+
+@pytest.mark.parametrize("kind", [name for name, *_ in TENSOR_TYPES.values() if name not in ("IQ1_M", "MXFP4")])
+def test_an_infinity_is_found_in_every_type(kind: str, tmp_path: Path) -> None:
+    """In the quantized types it is a block's scale that can be infinite."""
+    rows = np.random.default_rng(0).standard_normal((3, 256)).astype(np.float32)
+    if kind in ("F32", "F16", "BF16"):
+        rows[1, 7] = np.inf
+        data = {"F32": rows, "F16": rows.astype(np.float16), "BF16": (rows.view(np.uint32) >> 16).astype(np.uint16)}[
+            kind
+        ]
+        stored = data.view(np.uint8).reshape(3, -1)
+    else:
+        stored = quantize_rows(rows, kind, np.ones(256, np.float32)).copy()
+        assert _first_not_finite(stored, kind, tmp_path) is None
+        block = next(size for name, _, size in TENSOR_TYPES.values() if name == kind)
+        offset = SCALE_OFFSETS[kind][-1]
+        stored[1, offset : offset + 2] = (0x00, 0x7C)
+        assert not np.isfinite(dequantize(stored[1:2, :block], kind)).all()
+    assert _first_not_finite(stored, kind, tmp_path) == 1
+
+
+def _first_not_finite(stored: np.ndarray, kind: str, folder: Path) -> int | None:
+    path = folder / "one.gguf"
+    write(
+        Gguf({"general.architecture": ("llama", STRING, None)}, {"t": (stored, gguf.GGMLQuantizationType[kind])}), path
+    )
+    header: Header = read_header(path)
+    return first_not_finite(header, header.tensors["t"])
