@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        outcome = _dispatch(_parser().parse_args(arguments))
+        outcome = _dispatch(parser().parse_args(arguments))
     except MedllamaError as error:
         return _fail(error, as_json=as_json)
     except KeyboardInterrupt:
@@ -86,16 +86,17 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"{self.prog} --help")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; building it imports no stage but its configuration."""
+    program = _Parser(
         prog="medllama",
         description="Fine-tune a Llama on medical text, convert it to GGUF, prove it, package it for Ollama.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"medllama {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    program.add_argument("--version", action="version", version=f"medllama {__version__}")
+    verbs = program.add_subparsers(dest="verb", metavar="VERB", required=True)
     for stage in STAGES:
         verb = _verb(verbs, stage.name, stage.summary)
         verb.add_argument(
@@ -114,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     _verb(verbs, "doctor", "what is installed here, and what to do about what is missing")
     _verb(verbs, "recipes", "the recipes that come with medllama")
-    return parser
+    return program
 
 
 def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
