@@ -4,7 +4,7 @@
     name: tiny
     description: what this is, in one sentence
     examples: [questions to try on the result]
-    train: {base_model: tiny/base, epochs: 3}
+    train: {base_model: tiny/medllama-tiny-base, epochs: 3}
     convert: {types: [F16, Q4_K_M]}
 
 A section holds the fields of that stage's configuration. Paths are relative to the recipe, or else to the folder in which

@@ -27,4 +27,4 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_base() -> Path:
     """The embedded base model."""
-    return REPOSITORY / "recipes" / "tiny" / "base"
+    return REPOSITORY / "recipes" / "tiny" / "medllama-tiny-base"

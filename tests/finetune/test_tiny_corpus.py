@@ -22,7 +22,7 @@ from finetune.tiny_corpus import (
 from medllama.errors import InputError
 
 TINY = Path(__file__).parents[2] / "recipes" / "tiny"
-BASE = TINY / "base"
+BASE = TINY / "medllama-tiny-base"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,241 @@
+"""The one binding to llama.cpp: figures that repeat, errors that say why, and nothing that ends the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convert.config import FILE_TYPES
+from medllama import llamacpp
+from medllama.errors import InputError, UnsupportedError
+from medllama.llamacpp import BatchToken, Context, LlamaCppError, Model, quantize, quantize_rows
+
+PROMPT = [1, *range(300, 340)]
+
+
+@pytest.fixture(scope="module")
+def model(llama2_gguf: Path) -> Iterator[Model]:
+    with Model(llama2_gguf, threads=1) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def context(model: Model) -> Iterator[Context]:
+    with Context(model, context_tokens=128) as made:
+        yield made
+
+
+def test_logits_repeat_to_the_bit(model: Model, context: Context) -> None:
+    first = context.logits(PROMPT)
+    assert first.shape == (len(PROMPT), model.n_vocab)
+    assert first.dtype == numpy.float32
+    context.logits(PROMPT[:7])
+    assert numpy.array_equal(context.logits(PROMPT), first), "in the same context, whatever was in it before"
+    with Context(model, context_tokens=128) as other:
+        assert numpy.array_equal(other.logits(PROMPT), first), "and in a new one"
+
+
+def test_nothing_to_decode_has_no_logits(model: Model, context: Context) -> None:
+    assert context.logits([]).shape == (0, model.n_vocab)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 7, 16, 40])
+def test_an_f32_prompt_may_be_split_into_any_batches(model: Model, context: Context, batch_tokens: int) -> None:
+    """Float32 sums in another order: about 1e-6 of logits of size 1. A wrong position or mask moves them by 0.1 and more."""
+    with Context(model, context_tokens=128, batch_tokens=batch_tokens) as split:
+        assert numpy.abs(split.logits(PROMPT) - context.logits(PROMPT)).max() < 1e-4
+    moved = context.logits([PROMPT[1], PROMPT[0], *PROMPT[2:]])
+    assert numpy.abs(moved - context.logits(PROMPT))[2:].max() > 0.05
+
+
+def test_only_the_last_row_is_computed_where_only_it_is_wanted(context: Context) -> None:
+    whole = context.logits(PROMPT)
+    context.clear()
+    (last,) = context.decode(PROMPT, start=0, every=False)
+    assert last.shape == (1, whole.shape[1])
+    assert numpy.abs(last[0] - whole[-1]).max() < 1e-5
+
+
+def test_a_continuation_sees_what_came_before_it(context: Context) -> None:
+    whole = context.logits(PROMPT)
+    context.clear()
+    list(context.decode(PROMPT[:30], start=0))
+    (rest,) = context.decode(PROMPT[30:], start=30)
+    assert numpy.abs(rest - whole[30:]).max() < 1e-4
+
+
+def test_sequences_share_a_prefix_and_do_not_see_each_other(model: Model) -> None:
+    endings = ([341, 342], [343, 344])
+    with Context(model, context_tokens=128, sequences=2) as context:
+        tokens = [BatchToken(token, place, (0, 1), False) for place, token in enumerate(PROMPT)]
+        for number, ending in enumerate(endings):
+            tokens += [BatchToken(token, len(PROMPT) + place, (number,), True) for place, token in enumerate(ending)]
+        (together,) = context.decode_batch(tokens)
+    with Context(model, context_tokens=128) as alone:
+        for number, ending in enumerate(endings):
+            expected = alone.logits([*PROMPT, *ending])[-2:]
+            assert numpy.abs(together[2 * number : 2 * number + 2] - expected).max() < 1e-4
+
+
+def test_too_many_tokens_for_a_context_are_refused(context: Context) -> None:
+    with pytest.raises(InputError, match="129 tokens do not fit a context of 128"):
+        context.logits([1] * 129)
+
+
+@pytest.mark.parametrize("token", [-1, 512, 99999])
+def test_a_token_that_does_not_exist_is_an_error_and_not_the_end_of_the_process(
+    model: Model, context: Context, token: int
+) -> None:
+    with pytest.raises(LlamaCppError, match="could not decode"):
+        context.logits([1, token])
+    with pytest.raises(InputError, match=f"has no token {token}"):
+        model.piece(token)
+
+
+def test_greedy_takes_the_most_likely_token_each_time(model: Model, context: Context) -> None:
+    generated = context.greedy(PROMPT[:5], 12)
+    assert len(generated) == 12
+    expected = list(PROMPT[:5])
+    for token in generated:
+        assert token == int(context.logits(expected)[-1].argmax())
+        assert not model.is_end(token)
+        expected.append(token)
+
+
+def test_greedy_stops_where_the_context_or_the_answer_ends(
+    model: Model, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generated = context.greedy(PROMPT, 1000)
+    assert len(PROMPT) + len(generated) == 128 + 1, "the last token need not be decoded"
+    monkeypatch.setattr(Model, "is_end", lambda self, token: token == generated[3])
+    assert context.greedy(PROMPT, 1000) == generated[: generated.index(generated[3])]
+    with pytest.raises(InputError, match="no token to continue from"):
+        context.greedy([], 1)
+
+
+def test_the_tokens_that_end_generation(llama2_words: Model, llama3_words: Model) -> None:
+    assert [token for token in range(llama2_words.n_vocab) if llama2_words.is_end(token)] == [2]
+    ends = {llama3_words.detokenize([token], show_control=True) for token in range(384) if llama3_words.is_end(token)}
+    assert ends == {"<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"}
+    assert (llama2_words.bos_id, llama2_words.eos_id, llama2_words.add_bos) == (1, 2, True)
+
+
+def test_metadata_is_read_by_key(llama2_words: Model) -> None:
+    assert llama2_words.metadata("general.architecture") == "llama"
+    assert llama2_words.metadata("no.such.key") is None
+    assert (llama2_words.chat_template or "").startswith("{%- set ns")
+    assert llama2_words.n_vocab == 512
+
+
+def test_the_context_that_a_model_was_made_for_is_known(model: Model) -> None:
+    assert model.n_ctx_train == 512
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "failed to read magic"), (b"GGUF", "failed to read header"), (b"not a GGUF at all" * 9, "invalid magic")],
+)
+def test_what_llama_cpp_says_is_the_reason_of_the_error_and_not_sprayed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes, reason: str
+) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(content)
+    with pytest.raises(LlamaCppError, match=reason) as caught:
+        Model(path)
+    assert str(path) in caught.value.message
+    assert "\n" not in caught.value.message
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_the_reason_is_what_was_wrong_first(llama2_gguf: Path, tmp_path: Path, context: Context) -> None:
+    path = tmp_path / "renamed.gguf"
+    path.write_bytes(llama2_gguf.read_bytes().replace(b"output_norm.weight", b"output_morn.weight"))
+    with pytest.raises(LlamaCppError, match=r"tensor 'output_norm\.weight' not found"):
+        Model(path)
+    with pytest.raises(LlamaCppError, match="requires an importance matrix"):
+        quantize(llama2_gguf, tmp_path / "q.gguf", FILE_TYPES["IQ2_XXS"])
+    with pytest.raises(LlamaCppError, match=r"invalid token\[1\] = 99999"):
+        context.logits([1, 99999])
+
+
+def test_loading_computing_and_quantizing_say_nothing(
+    llama2_gguf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Model(llama2_gguf) as model, Context(model, context_tokens=64) as context:
+        context.greedy([1, 300], 3)
+    quantize(llama2_gguf, tmp_path / "q.gguf", FILE_TYPES["Q8_0"])
+    assert tuple(capfd.readouterr()) == ("", "")
+    assert "quant size" in llamacpp.log_text(), "it is kept"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.gguf does not exist"):
+        Model(tmp_path / "no.gguf")
+
+
+def test_an_adapter_that_is_none_is_refused(model: Model, llama2_gguf: Path) -> None:
+    with pytest.raises(LlamaCppError, match="cannot apply") as caught:
+        model.load_adapter(llama2_gguf)
+    assert caught.value.hint == "is it an adapter of this base?"
+
+
+def test_quantizing_what_is_no_gguf_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "in.gguf").write_bytes(b"no GGUF")
+    with pytest.raises(LlamaCppError, match="could not quantize"):
+        quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", FILE_TYPES["Q8_0"])
+    assert not (tmp_path / "out.gguf").exists()
+
+
+# gguf-py quantizes to these itself, by arithmetic of its own that llama.cpp's reference code defines.
+@pytest.mark.parametrize("type_name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"])
+def test_rows_are_quantized_as_gguf_py_does_it(type_name: str) -> None:
+    values = numpy.random.default_rng(0).standard_normal((8, 512)).astype(numpy.float32)
+    values[3] = 0
+    expected = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type_name])
+    assert numpy.array_equal(quantize_rows(values, type_name), expected)
+
+
+@pytest.mark.parametrize("type_name", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])
+def test_rows_come_back_about_as_near_as_their_bits_allow(type_name: str) -> None:
+    """What gguf-py can only read: the error of a normal row is about 2^-bits of its size."""
+    values = numpy.random.default_rng(1).standard_normal((8, 512)).astype(numpy.float32)
+    kind = gguf.GGMLQuantizationType[type_name]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    raw = quantize_rows(values, type_name)
+    error = numpy.abs(gguf.quants.dequantize(raw, kind) - values).mean()
+    assert raw.shape == (8, 512 // block * block_bytes)
+    assert 0 < error < 2.0 ** -(8 * block_bytes / block - 1)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1))
+def test_importance_may_be_of_any_float_type(seed: int) -> None:
+    random = numpy.random.default_rng(seed)
+    values = random.standard_normal((2, 256)).astype(numpy.float32)
+    weights = random.random(256)
+    assert weights.dtype == numpy.float64
+    single = numpy.ascontiguousarray(weights, dtype=numpy.float32)
+    assert numpy.array_equal(quantize_rows(values, "Q4_K", weights), quantize_rows(values, "Q4_K", single))
+    assert not numpy.array_equal(quantize_rows(values, "Q4_K", single), quantize_rows(values, "Q4_K"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "type_name", "reason"),
+    [
+        (100, "Q4_0", "rows of 100 values do not divide into Q4_0's blocks of 32"),
+        (128, "Q4_K", "rows of 128 values do not divide into Q4_K's blocks of 256"),
+        (256, "IQ2_XXS", "IQ2_XXS needs an importance matrix"),
+        (256, "Q8_K", "ggml quantizes nothing to Q8_K"),
+        (256, "F32", "ggml quantizes nothing to F32"),
+        (256, "Q9", "ggml quantizes nothing to Q9"),
+    ],
+)
+def test_what_would_end_the_process_inside_ggml_is_refused(columns: int, type_name: str, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        quantize_rows(numpy.zeros((2, columns), dtype=numpy.float32), type_name)
