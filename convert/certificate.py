@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 FORMAT = 1
@@ -109,17 +108,12 @@ class Certificate:
         ]
 
 
-def file_name(path: Path) -> str:
-    """The name under which a file stands in the certificate; no folder of this machine is written into it."""
-    return path.name
-
-
 def _shown(value: float | int | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _presentable(value: Any) -> Any:
-    """`value` as JSON and a terminal can take it: names inside a broken file may be any bytes, figures may be infinite."""
+    """`value` as JSON and a terminal can take it: the name of a file may be any bytes, and a figure infinite."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, str):

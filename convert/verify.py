@@ -29,7 +29,7 @@ from convert.checks.metadata import check_metadata, file_type_of
 from convert.checks.prompts import check_prompts
 from convert.checks.reference import Reference, Which
 from convert.checks.subject import Subject, read_subject
-from convert.checks.tensors import check_tensors, dequantize
+from convert.checks.tensors import check_tensors
 from convert.checks.tokenizer import check_texts, check_tokenizer
 from convert.config import VerifyConfig
 from medllama import progress
@@ -57,14 +57,14 @@ def verify(config: VerifyConfig) -> StageResult:
         reports.append(check_adapter(subject, config.adapter_gguf, bases))
     certificate = Certificate(subject.facts(), tuple(reports))
     write_json(config.output, certificate.as_json())
-    for line in certificate.table():
-        progress.message(line)
     if failures := certificate.failures():
+        for line in certificate.table():
+            progress.message(line)
         raise CheckFailed(
-            f"{len(failures)} checks failed: {', '.join(failures[:6])}",
+            f"{len(failures)} check{'s' * (len(failures) != 1)} failed: {', '.join(failures[:6])}",
             hint=f"{config.output} says for each what was found, the bound, the likely cause and where",
         )
-    return StageResult(config.output, summarize(certificate))
+    return StageResult(config.output, summarize(certificate) | {"table": list(certificate.table())})
 
 
 def summarize(certificate: Certificate) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def holds_base(header: Header, reference: Reference) -> bool:
     for name in [name for name in header.tensors if name in base.expected and merged.is_changed(name)][:4]:
         tensor = header.tensors[name]
         rows = min(tensor.rows, 64)
-        found = to_float32(header.read_rows(tensor, 0, rows), tensor.type, dequantize)
+        found = to_float32(header.read_rows(tensor, 0, rows), tensor.type)
         for number, weights in enumerate((base, merged)):
             distances[number] += float(((found - weights.rows(name, 0, rows)) ** 2).sum())
     return bool(distances[0] < distances[1])

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from medllama import __version__
 from medllama.config import Option, add_flag, add_flags, options
 from medllama.errors import MedllamaError, ResourceError, UsageError
-from medllama.stages import BY_NAME, STAGES, Stage
+from medllama.stages import BY_NAME, STAGES, Stage, StageResult
 
 EXAMPLES = """examples:
   medllama run tiny                  the whole pipeline on the embedded model, nothing downloaded
@@ -155,8 +155,7 @@ def _dispatch(given: argparse.Namespace) -> dict[str, Any]:
 
     if given.verb in BY_NAME and given.recipe is None:
         stage = BY_NAME[given.verb]
-        result = run_alone(stage, flags)
-        return {"stage": stage.name, "path": str(result.path), **result.summary}
+        return _told(stage, run_alone(stage, flags))
     recipe = load_recipe(given.recipe, overridden=flags)
     if given.verb == "run":
         return _run(recipe, given, flags, STAGES)
@@ -169,7 +168,7 @@ def _run(recipe: Any, given: argparse.Namespace, flags: dict[str, Any], stages: 
 
     finished = run_recipe(recipe, given.runs_dir, flags, stages=stages, force=given.force)
     if len(stages) == 1:
-        return {"stage": stages[0].name, "path": str(finished[0].result.path), **finished[0].result.summary}
+        return _told(stages[0], finished[0].result)
     folder = given.runs_dir / recipe.name
     print_run_table(recipe, folder, finished)
     return {
@@ -186,6 +185,13 @@ def _run(recipe: Any, given: argparse.Namespace, flags: dict[str, Any], stages: 
             for done in finished
         },
     }
+
+
+def _told(stage: Stage, result: StageResult) -> dict[str, Any]:
+    """Show the table of a stage that ran by itself, and return what `--json` prints."""
+    for line in result.summary.get("table", []):
+        print(line, file=sys.stderr)
+    return {"stage": stage.name, "path": str(result.path), **result.summary}
 
 
 def _list_recipes() -> dict[str, Any]:

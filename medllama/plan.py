@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy
 
+from medllama.checkpoint import read_config, require_llama
 from medllama.config import looks_like_hub_id, source_path
 from medllama.errors import InputError
-from medllama.files import read_json
 from medllama.pipeline import configure_all, refuse
 from medllama.recipe import Recipe
 from medllama.stages import STAGES
@@ -93,12 +93,10 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
 def find_shape(base_model: str) -> tuple[dict[str, Any], str]:
     """The shape of a base, and whether it is a folder ("here") or still to be downloaded ("hub")."""
     name = base_model.split("@")[0]
-    if (path := Path(base_model) / "config.json").is_file():
-        shape = read_json(path)
-        return {
-            **shape,
-            "num_key_value_heads": shape.get("num_key_value_heads") or shape["num_attention_heads"],
-        }, "here"
+    if (folder := Path(base_model).expanduser()).is_dir():
+        shape = read_config(folder)
+        require_llama(shape, folder)
+        return shape | {"num_key_value_heads": shape.get("num_key_value_heads") or shape["num_attention_heads"]}, "here"
     if name in PUBLISHED_SHAPES:
         return PUBLISHED_SHAPES[name], "hub"
     hint = "download it first: hf download " + name if looks_like_hub_id(name) else "name a folder with a config.json"

@@ -15,7 +15,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made: the path that is printed, and figures for the manifest, the table and `--json`."""
+    """What a stage made: the path that is printed, and figures for the manifest and `--json`.
+
+    `summary["line"]` is the one line that people see; `summary["table"]`, where there is one, lists lines that are
+    shown when the stage runs by itself.
+    """
 
     path: Path
     summary: dict[str, Any] = field(default_factory=dict)

@@ -30,12 +30,12 @@ def print_run_table(recipe: Recipe, folder: Path, finished: Sequence[Finished]) 
 
 def next_commands(recipe: Recipe, folder: Path, finished: Sequence[Finished]) -> list[str]:
     """What a person can do with the run now."""
-    package = next((done.result.path for done in finished if done.stage.name == "package"), None)
-    if package is None:
+    if not any(done.stage.name == "package" for done in finished):
         return [f"Next:  medllama run {recipe.path}"]
-    return [
-        "Next:",
-        f"  less {package}/README.md                              the model card",
-        f"  less {folder}/certificate.json                        each check with its figure and bound",
-        f"  ollama create {recipe.name} -f {package}/Modelfile && ollama run {recipe.name}",
-    ]
+    commands = {
+        f"less {folder}/package/README.md": "the model card",
+        f"medllama verify {recipe.path.stem} --runs-dir {folder.parent} --force": "the certificate's checks, with figures",
+        f"ollama create {recipe.name} -f {folder}/package/Modelfile": f"then: ollama run {recipe.name}",
+    }
+    width = max(map(len, commands))
+    return ["Next:", *(f"  {command:<{width}}   {what}" for command, what in commands.items())]

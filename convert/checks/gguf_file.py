@@ -5,7 +5,8 @@
 
 llama.cpp trusts much of what a file says of itself, and a file that lies can end the process that opens it. So verify reads it
 first, in Python, where the worst outcome is `Malformed`. Nothing is allocated by a count before the bytes that it promises
-are known to be there. It shares no code with the converter, nor with gguf-py, which the converter writes with.
+are known to be there. It shares no code with the converter, and the header none with gguf-py, which the converter writes
+with.
 
 Source followed: docs/gguf.md of ggml, and `gguf_init_from_file_impl` in llama.cpp's ggml/src/gguf.cpp.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,7 +80,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its data. Strings that are no UTF-8 keep their bytes as lone surrogates."""
+    """What a GGUF file says before its data."""
 
     path: Path
     bytes: int
@@ -121,7 +121,11 @@ class _Reader:
         return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout), what))[0]
 
     def text(self, what: str) -> str:
-        return self.take(self.number("Q", f"the length of {what}"), what).decode("utf-8", errors="surrogateescape")
+        raw = self.take(self.number("Q", f"the length of {what}"), what)
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise Malformed(f"{what}, which ends at byte {self.position}, is no UTF-8") from None
 
     def value(self, kind: int, what: str) -> Any:
         if kind == STRING:
@@ -201,7 +205,7 @@ def _read_tensor_table(reader: _Reader, count: int) -> list[tuple[str, tuple[int
         name = reader.text(f"the name of tensor {index}")
         if name in entries:
             raise Malformed(f"the tensor {name!r} occurs twice")
-        if len(name.encode("utf-8", errors="surrogateescape")) > MAX_NAME_BYTES:
+        if len(name.encode()) > MAX_NAME_BYTES:
             raise Malformed(f"the name of tensor {index} is longer than {MAX_NAME_BYTES} bytes")
         dimensions = reader.number("I", f"the dimensions of {name!r}")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
@@ -243,12 +247,16 @@ def _refuse_overlap(tensors: list[Tensor]) -> None:
             raise Malformed(f"the tensors {before.name!r} and {after.name!r} overlap")
 
 
-def to_float32(raw: np.ndarray, type_name: str, dequantize: Callable[[np.ndarray, str], np.ndarray]) -> np.ndarray:
-    """Stored rows (rows, row_bytes) as (rows, columns) float32; `dequantize` is asked for the quantized types only."""
+def to_float32(raw: np.ndarray, type_name: str) -> np.ndarray:
+    """Stored rows (rows, row_bytes) as (rows, columns) float32; quantized types by gguf-py's arithmetic, not llama.cpp's."""
     if type_name == "F32":
         return raw.view("<f4")
     if type_name == "F16":
         return raw.view("<f2").astype(np.float32)
     if type_name == "BF16":
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    return dequantize(raw, type_name)
+    import gguf
+
+    with np.errstate(all="ignore"):
+        values = gguf.quants.dequantize(np.ascontiguousarray(raw), gguf.GGMLQuantizationType[type_name])
+        return values.astype(np.float32, copy=False)

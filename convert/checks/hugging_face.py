@@ -10,9 +10,9 @@ import contextlib
 import os
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Run:
     after `openings[i]`, each chosen from its row of `choices[i]` (new tokens, vocab)."""
 
     prompts: list[list[int]]
-    logits: list[np.ndarray]
+    logits: StoredLogits
     openings: list[list[int]]
     continuations: list[list[int]]
     choices: list[np.ndarray]
@@ -92,13 +92,13 @@ def run(
     if prepare is not None:
         model = prepare(model)
     with torch.inference_mode(), torch_threads(threads):
-        logits = _Scratch(sum(map(len, prompts)), rows)
+        logits = StoredLogits()
         for done, ids in enumerate(prompts):
             progress.update("computing the Hugging Face logits", done, len(prompts))
             logits.add(model(torch.tensor([ids])).logits[0].float().numpy())
         progress.update("generating with the Hugging Face model")
         texts, choices = _greedy(model, openings, new_tokens, ends) if openings else ([], [])
-    return Run(prompts, logits.split([len(ids) for ids in prompts]), openings or [], texts, choices)
+    return Run(prompts, logits, openings or [], texts, choices)
 
 
 def _greedy(
@@ -136,22 +136,34 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Scratch:
-    """float32 rows on the disk, in a file without a name: it is gone with the last array that shows a part of it."""
+class StoredLogits:
+    """Logits by prompt, (tokens, vocab) float32 each, in a file without a name that is gone with this object.
 
-    def __init__(self, rows: int, columns: int) -> None:
-        descriptor, name = tempfile.mkstemp(prefix="medllama-logits-")
-        try:
-            self._map = np.memmap(name, np.float32, "w+", shape=(rows, columns))
-        finally:
-            os.close(descriptor)
-            Path(name).unlink()
-        self._filled = 0
+    They are written and read plainly: a mapped file would count as memory, and end the process where the disk is full.
+    """
+
+    def __init__(self) -> None:
+        self._file, name = tempfile.mkstemp(prefix="medllama-logits-")
+        os.unlink(name)  # noqa: PTH108 (the name is only text here)
+        weakref.finalize(self, os.close, self._file)
+        self._places: list[tuple[int, tuple[int, int]]] = []
+        self._end = 0
 
     def add(self, rows: np.ndarray) -> None:
-        self._map[self._filled : self._filled + len(rows)] = rows
-        self._filled += len(rows)
+        data = np.ascontiguousarray(rows, np.float32).data.cast("B")
+        self._places.append((self._end, (rows.shape[0], rows.shape[1])))
+        self._end += len(data)
+        while data:
+            data = data[os.write(self._file, data) :]
 
-    def split(self, lengths: Sequence[int]) -> list[np.ndarray]:
-        stops = np.cumsum(lengths)
-        return [self._map[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        offset, shape = self._places[number]
+        rows = np.empty(shape, np.float32)
+        room = rows.data.cast("B")
+        while room:
+            count = os.preadv(self._file, [room], offset)
+            room, offset = room[count:], offset + count
+        return rows

@@ -139,13 +139,13 @@ def _compare(truth: Run, found: Callable[[list[int]], np.ndarray]) -> Measured:
     divergences: list[np.ndarray] = []
     same = tokens = 0
     square = spread = largest = 0.0
-    for number, (ids, expected) in enumerate(zip(truth.prompts, truth.logits, strict=True)):
+    for number, ids in enumerate(truth.prompts):
         progress.update("comparing logits", number, len(truth.prompts))
-        logits = found(ids)
+        logits, expected = found(ids), truth.logits[number]
         step = max(1, CHUNK_VALUES // logits.shape[1])
         for start in range(0, len(ids), step):
-            p = torch.from_numpy(np.array(expected[start : start + step]))
-            q = torch.from_numpy(np.array(logits[start : start + step]))
+            p = torch.from_numpy(expected[start : start + step])
+            q = torch.from_numpy(logits[start : start + step])
             divergences.append(kl_divergence(p, q).numpy())
             same += int((p.argmax(1) == q.argmax(1)).sum())
             tokens += len(p)
@@ -202,12 +202,13 @@ def check_logits(
     bounds, reason = stated_bounds(file_type), f"stated for {file_type}, at batches of {BATCH_TOKENS} tokens"
     details: dict[str, Any] = {
         "tokens": measured.tokens, "prompts": len(truth.prompts), "longest_prompt": longest,
+        "longest_prompt_fills_the_context": longest == model.n_ctx_train,
         **dataclasses.asdict(measured.figures), "largest_difference": measured.largest_difference,
     }  # fmt: skip
     if measured.figures.beyond(bounds) and noise is not None:
         imitation = noise()
-        by_ids = {tuple(ids): logits for ids, logits in zip(imitation.prompts, imitation.logits, strict=True)}
-        imitated = compare(truth, lambda ids: by_ids[tuple(ids)])
+        numbers = {tuple(ids): number for number, ids in enumerate(imitation.prompts)}
+        imitated = compare(truth, lambda ids: imitation.logits[numbers[tuple(ids)]])
         details["imitated_rounding"] = dataclasses.asdict(imitated.figures)
         bounds = _widened(bounds, imitated)
         reason = (

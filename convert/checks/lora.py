@@ -141,6 +141,10 @@ def _sort(folder: Path, config: dict[str, Any], stored: dict[str, np.ndarray]) -
             rows[match["module"]] = (_token_indices(config, match["module"], folder), value)
         else:
             saved[name] = value
+    # Beside a saved module of a grown vocabulary PEFT keeps the module that it replaces.
+    replaced = {name: name.replace(".original_module.", ".") for name in saved if ".original_module." in name}
+    for name, module in replaced.items():
+        saved.setdefault(module, saved.pop(name))
     layers = {module: _layer(module, config, found, folder) for module, found in parts.items()}
     return Adapter(folder, config, layers, saved, rows)
 
@@ -153,6 +157,8 @@ def _layer(module: str, config: dict[str, Any], parts: dict[str, np.ndarray], fo
         raise InputError(
             f"{folder}: the adapter of {module} has no {missing}", hint="the adapter is not whole; save it again"
         ) from None
+    if is_embedding and "magnitude" in parts:
+        raise UnsupportedError(f"{folder}: verify has no independent computation for DoRA on {module}")
     rank = a.shape[0]
     alpha = float(_by_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"]))
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convert.certificate import Check, failed
 from convert.checks import rope
+from convert.checks.ends import Ends
 from convert.checks.gguf_file import TENSOR_TYPES, Header
 from convert.checks.reference import ROPE_FACTORS, Weights
 from convert.checks.tokens import Table
 from convert.config import FILE_TYPES, UNQUANTIZED
-from medllama.files import read_json
 
 REASON = "the same numbers, or another model"
 # Both sides compute the angles in float32, from powers of the base: a few units in its last place apart. Faults are 1e-3 and more.
@@ -37,38 +35,28 @@ DANGEROUS = frozenset(
         "general.architecture", "llama.block_count", "llama.embedding_length", "llama.feed_forward_length", "llama.vocab_size",
         "llama.attention.head_count", "llama.attention.head_count_kv", "llama.attention.key_length",
         "llama.attention.value_length", "llama.rope.dimension_count", "llama.rope.scaling.type", "tokenizer.ggml.model",
-        "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores",
+        "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores", "llama.attention.causal",
     )
 )  # fmt: skip
 
-TOKENIZER_KEYS = frozenset(
-    "tokenizer.ggml." + name
-    for name in (
-        "model", "pre", "tokens", "token_type", "scores", "merges", "bos_token_id", "eos_token_id", "eot_token_id",
-        "eom_token_id", "unknown_token_id", "padding_token_id", "add_bos_token", "add_eos_token", "add_space_prefix",
-        "token_type_count", "prefix_token_id", "suffix_token_id", "middle_token_id", "fim_pre_token_id", "fim_suf_token_id",
-        "fim_mid_token_id",
+KNOWN_KEYS = frozenset(
+    (
+        "llama.block_count", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length", "llama.vocab_size",
+        "llama.attention.head_count", "llama.attention.head_count_kv", "llama.attention.key_length", "llama.attention.value_length",
+        "llama.attention.layer_norm_rms_epsilon", "llama.attention.causal", "llama.rope.dimension_count", "llama.rope.freq_base",
+        "llama.rope.scale_linear", "llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scaling.attn_factor",
+        "llama.rope.scaling.original_context_length", "llama.rope.scaling.finetuned", "llama.rope.scaling.yarn_beta_fast",
+        "llama.rope.scaling.yarn_beta_slow", "llama.rope.scaling.yarn_ext_factor", "llama.rope.scaling.yarn_attn_factor",
+        "tokenizer.chat_template", "tokenizer.chat_templates", "tokenizer.ggml.model", "tokenizer.ggml.pre",
+        "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores", "tokenizer.ggml.merges",
+        "tokenizer.ggml.token_type_count", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token",
+        "tokenizer.ggml.add_space_prefix",
+        *(f"tokenizer.ggml.{name}_token_id" for name in (
+            "bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "cls", "mask", "prefix", "suffix", "middle",
+            "fim_pre", "fim_suf", "fim_mid",
+        )),
     )
 )  # fmt: skip
-ROPE_KEYS = frozenset(
-    "llama.rope." + name
-    for name in (
-        "dimension_count", "freq_base", "scale_linear", "scaling.type", "scaling.factor", "scaling.attn_factor",
-        "scaling.original_context_length", "scaling.finetuned", "scaling.yarn_beta_fast", "scaling.yarn_beta_slow",
-        "scaling.yarn_ext_factor", "scaling.yarn_attn_factor", "scaling.yarn_log_multiplier",
-    )
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Ends:
-    """The ids that begin and end a text, as the checkpoint's files say."""
-
-    bos: int | None
-    eos: int | None
-    all_ends: tuple[int, ...]
-    add_bos: bool
-    add_eos: bool
 
 
 @dataclass(frozen=True)
@@ -134,6 +122,7 @@ def _architecture(header: Header, weights: Weights) -> list[Field]:
         Field("llama.rope.dimension_count", get("llama.rope.dimension_count", head_dim), head_dim, INTEGERS),
         Field("llama.attention.layer_norm_rms_epsilon", get("llama.attention.layer_norm_rms_epsilon"),
               float(np.float32(config.rms_norm_eps)), FLOATS),
+        Field("llama.attention.causal", get("llama.attention.causal", True), True, BOOLEAN),
         Field("llama.vocab_size", get("llama.vocab_size", weights.vocabulary_rows), weights.vocabulary_rows, INTEGERS),
     ]  # fmt: skip
     return fields + _file_type(header)
@@ -197,116 +186,41 @@ def _is_id(value: Any, count: int) -> bool:
 
 def _lengths(header: Header, rows: int, table: Table) -> list[tuple[str, str]]:
     """Lists of the tokenizer whose length or kind is not that of the vocabulary."""
-    wanted = {"tokens": (rows, 108), "token_type": (rows, 105)} | (
-        {"scores": (rows, 106)} if table.model == "llama" else {}
-    )
+    wanted: dict[str, tuple[int, ...]] = {"tokens": (108,), "token_type": (104, 105)}
+    if table.model == "llama":
+        wanted["scores"] = (106,)
     wrong = []
-    for name, (length, kind) in wanted.items():
+    for name, types in wanted.items():
         key = f"tokenizer.ggml.{name}"
-        found_kind = header.value_types.get(key)
-        if header.count(key) != length or found_kind not in ((kind, 104) if kind == 105 else (kind,)):
-            wrong.append((key, f"{key} has {header.count(key)} entries, and the embedding {length} rows"))
+        if header.count(key) != rows or header.value_types.get(key) not in types:
+            wrong.append((key, f"{key} has {header.count(key)} entries, and the embedding {rows} rows"))
     return wrong
 
 
 def _unknown_keys(header: Header) -> list[tuple[str, str]]:
-    known = (
-        {field for field in header.metadata if not field.startswith(("llama.", "tokenizer."))}
-        | TOKENIZER_KEYS
-        | ROPE_KEYS
-    )
-    known |= {"tokenizer.chat_template", "llama.attention.causal"} | {
-        f"llama.{name}" for name in (
-            "block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count", "vocab_size",
-            "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
-        )
-    }  # fmt: skip
-    wrong = [(key, f"the key {key} is none that this model needs") for key in header.metadata if key not in known]
-    if header.metadata.get("llama.attention.causal", True) is not True:
-        wrong.append(("llama.attention.causal", "llama.attention.causal is not true"))
-    return wrong
+    judged = [key for key in header.metadata if key.startswith(("llama.", "tokenizer."))]
+    return [(key, f"the key {key} is none that this model needs") for key in judged if key not in KNOWN_KEYS]
 
 
 def _rope(header: Header, weights: Weights) -> tuple[list[tuple[str, str]], float]:
-    kind = header.metadata.get("llama.rope.scaling.type", "linear")
+    """What is wrong with RoPE, and the largest relative difference of an angle."""
+    key, kind = "llama.rope.scaling.type", header.metadata.get("llama.rope.scaling.type", "linear")
     if kind not in ("none", "linear", "yarn"):
-        return [
-            (
-                "llama.rope.scaling.type",
-                f"llama.rope.scaling.type is {kind!r}: llama.cpp would stop, or scale otherwise",
-            )
-        ], math.inf
-    truth = rope.of_hugging_face(weights.reference.config)
+        return [(key, f"{key} is {kind!r}: llama.cpp would stop, or scale otherwise")], math.inf
     factors = None
     if (tensor := header.tensors.get(ROPE_FACTORS)) is not None:
         if tensor.type != "F32" or len(tensor.shape) != 1:
             return [(ROPE_FACTORS, f"{ROPE_FACTORS} is {tensor.type} {tensor.shape}, not a float32 vector")], math.inf
         factors = header.read_rows(tensor).view("<f4").reshape(-1).astype(np.float64)
+    truth = rope.of_hugging_face(weights.reference.config)
     found = rope.of_gguf(header.metadata, weights.reference.head_dim, factors)
     difference, worst = rope.largest_difference(truth, found)
     wrong = []
     if not difference <= ROPE_BOUND:
-        wrong.append((
-            "llama.rope.*" if factors is None else f"llama.rope.*, {ROPE_FACTORS}",
-            f"RoPE turns the pair of dimensions {worst} by {found.angles[worst] if worst < found.angles.size else math.nan:.6g} "
-            f"a position, and it is {truth.angles[worst]:.6g}: its base, scaling or frequency factors are wrong",
-        ))  # fmt: skip
+        where = "llama.rope.*" if factors is None else f"llama.rope.*, {ROPE_FACTORS}"
+        angle = f"{found.angles[worst]:.6g} radians a position, and it is {truth.angles[worst]:.6g}"
+        wrong.append((where, f"RoPE's pair {worst} turns by {angle}: its base, scaling or factors are wrong"))
     if not math.isclose(found.magnitude, truth.magnitude, rel_tol=ROPE_BOUND):
-        wrong.append(
-            (
-                "llama.rope.scaling.attn_factor",
-                f"RoPE's magnitude is {found.magnitude:g}, and it is {truth.magnitude:g}",
-            )
-        )
+        cause = f"RoPE's magnitude is {found.magnitude:g}, and it is {truth.magnitude:g}"
+        wrong.append(("llama.rope.scaling.attn_factor", cause))
     return wrong, difference
-
-
-def read_ends(base: Path, config: Any, table: Table, end_of_turn: int | None) -> Ends:
-    """BOS, EOS and every end id. The tokenizer's settings name tokens by text, and win; config.json numbers them."""
-    settings = _json(base / "tokenizer_config.json")
-    generation = _json(base / "generation_config.json")
-    ids = {text: index for index, text in reversed(list(enumerate(table.texts)))}
-
-    def named(name: str) -> int | None:
-        text = settings.get(f"{name}_token")
-        return ids.get(text["content"] if isinstance(text, dict) else text) if text is not None else None
-
-    def numbered(source: Mapping[str, Any] | Any, name: str) -> list[int]:
-        value = (
-            source.get(f"{name}_token_id") if isinstance(source, Mapping) else getattr(source, f"{name}_token_id", None)
-        )
-        return [int(part) for part in (value if isinstance(value, list) else [] if value is None else [value])]
-
-    ends = [*(numbered(generation, "eos") or numbered(config, "eos"))]
-    eos = named("eos")
-    if eos is None:
-        eos = next(iter([*numbered(config, "eos"), *ends]), None)
-    bos = named("bos")
-    if bos is None:
-        bos = next(iter(numbered(config, "bos")), None)
-    if end_of_turn is not None:
-        ends.append(end_of_turn)
-    add_bos, add_eos = _added_at_ends(base, settings)
-    in_range = tuple(
-        dict.fromkeys(index for index in [*ends, *([] if eos is None else [eos])] if 0 <= index < len(table.texts))
-    )
-    return Ends(bos, eos, in_range, add_bos, add_eos)
-
-
-def _added_at_ends(base: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether BOS and EOS are written around a text: as the settings say, else as tokenizer.json does, else as Llama 2 does."""
-    add_bos, add_eos = True, False
-    path = base / "tokenizer.json"
-    if path.is_file() and not (base / "tokenizer.model").is_file():
-        add_bos = add_eos = False
-        step = read_json(path).get("post_processor") or {}
-        for part in step.get("processors") or [step]:
-            if part.get("type") == "TemplateProcessing":
-                kinds = ["SpecialToken" in entry for entry in part["single"]]
-                add_bos, add_eos = kinds[0], kinds[-1]
-    return bool(settings.get("add_bos_token", add_bos)), bool(settings.get("add_eos_token", add_eos))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value = read_json(path) if path.is_file() else {}
-    return value if isinstance(value, dict) else {}

@@ -19,12 +19,12 @@ from typing import Any, Literal
 import numpy as np
 
 from convert.checks.lora import Adapter, read_adapter
+from medllama.checkpoint import read_config, safetensors_files
 from medllama.errors import InputError, UnsupportedError
 
 Which = Literal["base", "merged"]
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-GLOBAL_NAMES = {"token_embd.weight": EMBEDDING, "output_norm.weight": "model.norm.weight", "output.weight": HEAD}
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -107,26 +107,16 @@ class Weights:
 
     @functools.cached_property
     def has_tied_head(self) -> bool:
-        """Whether the head of this model equals its embedding."""
+        """Whether the head of this model equals its embedding, so that the GGUF may leave it out."""
         adapter = self.adapter
-        if not self.reference.is_tied:
-            return False
-        if adapter is None or self._head_follows_embedding:
+        if adapter is None or not self.reference.is_tied:
+            return self.reference.is_tied
+        if adapter.config.get("ensure_weight_tying") or not (adapter.touches(EMBEDDING) or adapter.touches(HEAD)):
             return True
-        return not (adapter.touches(HEAD) or adapter.touches(EMBEDDING)) or self._only_token_rows_changed
-
-    @property
-    def _head_follows_embedding(self) -> bool:
-        return self.adapter is not None and bool(self.adapter.config.get("ensure_weight_tying"))
-
-    @property
-    def _only_token_rows_changed(self) -> bool:
-        """PEFT carries trained rows of a tied embedding over to the head, unless the head has rows of its own."""
-        adapter = self.adapter
-        assert adapter is not None
+        # PEFT carries trained rows of a tied embedding over to the head, unless the head has a change of its own.
         module = EMBEDDING.removesuffix(".weight")
-        others = EMBEDDING in adapter.saved or module in adapter.layers or adapter.touches(HEAD)
-        return module in adapter.token_rows and not others
+        only_rows = EMBEDDING not in adapter.saved and module not in adapter.layers
+        return only_rows and not adapter.touches(HEAD)
 
     @functools.cached_property
     def expected(self) -> dict[str, Expected]:
@@ -144,10 +134,7 @@ class Weights:
             "output_norm.weight": Expected("model.norm.weight", (width,)),
             "output.weight": Expected(HEAD, (rows, width), is_optional=self.has_tied_head),
         }
-        biased = (
-            *ATTENTION_BIASES * bool(config.attention_bias),
-            *MLP_BIASES * bool(getattr(config, "mlp_bias", False)),
-        )
+        biased = ATTENTION_BIASES * bool(config.attention_bias) + MLP_BIASES * bool(config.mlp_bias)
         for layer in range(config.num_hidden_layers):
             for name, module in LAYER_NAMES.items():
                 in_rope_order = head if name in ("attn_q", "attn_k") else None
@@ -216,10 +203,17 @@ def rope_type(config: Any) -> str:
 
 def read_reference(base: Path, adapter: Path | None) -> Reference:
     """Open a checkpoint and its adapter. Raises InputError where something is missing, cut short or a pickle."""
-    from safetensors import SafetensorError, safe_open
-    from transformers import AutoConfig
+    config = _read_config(base)
+    reference = Reference(base, None if adapter is None else read_adapter(adapter), config, _open_weights(base))
+    _require_shapes(reference)
+    if reference.adapter is not None:
+        _require_fit(reference, reference.adapter)
+    return reference
 
-    from medllama.checkpoint import read_config, safetensors_files
+
+def _read_config(base: Path) -> Any:
+    """Transformers' LlamaConfig of the base, where it is one that verify can compute."""
+    from transformers import AutoConfig
 
     raw = read_config(base)
     if raw.get("model_type") != "llama":
@@ -228,61 +222,62 @@ def read_reference(base: Path, adapter: Path | None) -> Reference:
             hint="name a LlamaForCausalLM checkpoint",
         )
     if raw.get("quantization_config"):
-        raise UnsupportedError(
-            f"{base} is quantized, and a GGUF of it cannot be exact", hint="name the unquantized base"
-        )
-    config = AutoConfig.from_pretrained(base, local_files_only=True)
+        raise UnsupportedError(f"{base} is quantized: no GGUF of it is exact", hint="name the unquantized base")
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+    except Exception as error:  # Transformers checks the values, and raises whatever its checks raise
+        raise InputError(f"{base}/config.json: {error}", hint="copy it again from where the weights are from") from None
     if (kind := rope_type(config)) not in KNOWN_ROPE:
         raise UnsupportedError(
             f"{base} scales RoPE by {kind!r}, which llama.cpp does not do for this architecture",
             hint=f"known are {', '.join(KNOWN_ROPE)}",
         )
+    return config
+
+
+def _open_weights(base: Path) -> dict[str, Callable[[], Any]]:
+    """For each stored tensor a function that gives its safetensors slice, which is read when rows are asked for."""
+    from safetensors import SafetensorError, safe_open
+
     stored: dict[str, Callable[[], Any]] = {}
     for path in safetensors_files(base):
         try:
             file = safe_open(path, "pt")
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                stored[name] = functools.partial(file.get_slice, name)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not safetensors: {error}", hint="it may be cut short; copy it again") from None
-    read = None if adapter is None else read_adapter(adapter)
-    reference = Reference(base, read, config, stored)
-    _require_shapes(reference)
-    return reference
+        stored |= {name: functools.partial(file.get_slice, name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return stored
 
 
 def _require_shapes(reference: Reference) -> None:
-    """Refuse a checkpoint that is not what its config.json says, and an adapter that does not fit it."""
-    rows, size = reference.weights("base").vocabulary_rows, reference.config.vocab_size
-    if rows != size:
-        raise InputError(
-            f"{reference.base}: the embedding has {rows} rows, and config.json says vocab_size {size}",
-            hint="config.json and the weights are of different models; copy both again",
-        )
-    for expected in reference.weights("base").expected.values():
+    """Refuse a checkpoint that is not what its config.json says."""
+    hint = "config.json and the weights are of different models; copy both again"
+    weights = reference.weights("base")
+    if weights.vocabulary_rows != reference.config.vocab_size:
+        said = f"config.json says vocab_size {reference.config.vocab_size}"
+        raise InputError(f"{reference.base}: the embedding has {weights.vocabulary_rows} rows, and {said}", hint=hint)
+    for expected in weights.expected.values():
         shape = tuple(reference.stored(expected.parameter).get_shape())
         if shape != expected.shape:
-            raise InputError(
-                f"{reference.base}: {expected.parameter} is {shape}, and config.json makes it {expected.shape}",
-                hint="config.json and the weights are of different models; copy both again",
-            )
-    adapter = reference.adapter
-    if adapter is None:
-        return
+            said = f"config.json makes it {expected.shape}"
+            raise InputError(f"{reference.base}: {expected.parameter} is {shape}, and {said}", hint=hint)
+
+
+def _require_fit(reference: Reference, adapter: Adapter) -> None:
+    """Refuse an adapter that was not trained on this base."""
     shapes = {entry.parameter: entry.shape for entry in reference.weights("merged").expected.values()}
+    found: list[tuple[str, tuple[int, ...]]] = []
     for module, layer in adapter.layers.items():
-        rows, columns = layer.b.shape[0], layer.a.shape[1]
-        found = (columns, rows) if layer.is_embedding else (rows, columns)
-        if shapes.get(f"{module}.weight") != found:
+        outputs, inputs = layer.b.shape[0], layer.a.shape[1]
+        found.append((f"{module}.weight", (inputs, outputs) if layer.is_embedding else (outputs, inputs)))
+    for module, (ids, values) in adapter.token_rows.items():
+        rows = shapes.get(f"{module}.weight", (0,))[0]
+        found.append((f"{module}.weight", (max(rows, int(ids.max()) + 1), *values.shape[1:])))
+    found += [(parameter, value.shape) for parameter, value in adapter.saved.items()]
+    for parameter, shape in found:
+        if shapes.get(parameter) != shape:
+            base = shapes.get(parameter, "not there")
             raise InputError(
-                f"{adapter.folder} does not belong to {reference.base}: it changes {module} of shape {found}, "
-                f"the base's is {shapes.get(f'{module}.weight', 'not there')}",
-                hint="name the base that the adapter was trained on (base_model_name_or_path in adapter_config.json)",
-            )
-    for parameter, value in adapter.saved.items():
-        if shapes.get(parameter) != value.shape:
-            raise InputError(
-                f"{adapter.folder} does not belong to {reference.base}: it saves {parameter} of shape {value.shape}, "
-                f"the base's is {shapes.get(parameter, 'not there')}",
-                hint="name the base that the adapter was trained on",
+                f"{adapter.folder} does not belong to {reference.base}: it has {parameter} of {shape}, the base's is {base}",
+                hint="name the base that it was trained on (base_model_name_or_path in adapter_config.json)",
             )

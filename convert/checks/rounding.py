@@ -15,7 +15,6 @@ import numpy as np
 
 from convert.checks.gguf_file import Header, to_float32
 from convert.checks.reference import Weights, checkpoint_rows
-from convert.checks.tensors import dequantize
 
 BLOCKS_OF_32 = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4")
 
@@ -51,7 +50,7 @@ def plain_name(name: str) -> str:
 def _stored(header: Header, name: str, head_dim: int | None) -> np.ndarray:
     """A tensor of the file in Transformers' row order, float32."""
     tensor = header.tensors[name]
-    values = to_float32(header.read_rows(tensor), tensor.type, dequantize)
+    values = to_float32(header.read_rows(tensor), tensor.type)
     if head_dim is None:
         return np.array(values)
     rows = values.reshape(tensor.shape[0], -1)

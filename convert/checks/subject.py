@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from convert.checks import hugging_face, logits, texts
+from convert.checks.ends import Ends, read_ends
 from convert.checks.gguf_file import Header
 from convert.checks.greedy import NEW_TOKENS, OPENING_TOKENS, OPENINGS, SAMPLE_NEW_TOKENS, SAMPLE_OPENINGS
-from convert.checks.metadata import Ends, read_ends
 from convert.checks.reference import Reference, Weights, Which, read_reference
 from convert.checks.rounding import imitate
 from convert.checks.tensors import SAMPLED_ROWS

@@ -29,8 +29,8 @@ REASON = "a tokenizer is exact or it is another one: training saw these ids"
 
 
 def check_texts(header: Header, table: Table, rows: int) -> Check | None:
-    """The first token whose text is not the tokenizer's, as a failed check. llama.cpp may stop over such a file (two tokens of
-    one text, bytes that are no UTF-8), so it is not opened."""
+    """The first token whose text is not the tokenizer's, as a failed check. llama.cpp may stop over such a file (at two tokens
+    of one text), so it is not opened."""
     texts = header.metadata["tokenizer.ggml.tokens"]
     for index, expected in enumerate(table.texts[:rows]):
         # A user-defined token is looked for in the text as it is, before spaces are marked.
@@ -113,7 +113,7 @@ def _check_merges(header: Header, table: Table) -> Check | None:
 
 
 def _fault(cause: str, where: str) -> Check:
-    return failed("tokenizer", cause, where=where, figure="table differs", bound="table equal", reason=REASON)
+    return failed("tokenizer", cause, where=where, figure="the token list differs", bound="equal", reason=REASON)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The tokenizer that a checkpoint means, computed without the converter and without llama.cpp.
 
 Where there is `tokenizer.model`, the truth of plain text is SentencePiece itself; where there is only `tokenizer.json`, it is
-the `tokenizers` library with that file's own merges and steps. Text is first cut at control tokens (where they are asked for) and at
-user-defined tokens, the longest first, and each piece stands for itself: that is the one chat format (medllama/chat.py).
+the `tokenizers` library with that file's own merges and steps. Text is first cut at control tokens (where they are asked for) and
+at user-defined tokens, the longest first, and each piece stands for itself: that is the one chat format (medllama/chat.py).
 
 `Table` is what the GGUF's token list must say: texts, types, and scores or merges.
 """
@@ -99,36 +99,36 @@ def read_table(base: Path, adapter: Path | None) -> Table:
 
 
 def _added_tokens(folder: Path) -> dict[int, tuple[str, bool]]:
-    """Added tokens by id: text, and whether they are special."""
+    """Added tokens by id: text, and whether they are special. Of the three files that may say so the newest format wins."""
     found: dict[int, tuple[str, bool]] = {}
     if (path := folder / "added_tokens.json").is_file():
-        found |= {int(index): (str(text), False) for text, index in read_json(path).items()}
+        special = _named_special(folder / "special_tokens_map.json")
+        found |= {int(index): (text, text in special) for text, index in read_json(path).items()}
     if (path := folder / "tokenizer.json").is_file():
-        found |= {
-            entry["id"]: (entry["content"], bool(entry["special"]))
-            for entry in read_json(path).get("added_tokens") or []
-        }
+        entries = read_json(path).get("added_tokens") or []
+        found |= {entry["id"]: (entry["content"], bool(entry["special"])) for entry in entries}
     if (path := folder / "tokenizer_config.json").is_file():
         decoder = read_json(path).get("added_tokens_decoder") or {}
         found |= {int(index): (entry["content"], bool(entry.get("special"))) for index, entry in decoder.items()}
     return found
 
 
+def _named_special(path: Path) -> set[str]:
+    """The texts that special_tokens_map.json names."""
+    values = read_json(path).values() if path.is_file() else []
+    flat = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    return {part["content"] if isinstance(part, dict) else part for part in flat}
+
+
 def _from_sentencepiece(path: Path) -> Table:
     import sentencepiece
-
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    ids = range(processor.get_piece_size())
-    kinds = [
-        (UNKNOWN, processor.is_unknown), (CONTROL, processor.is_control), (BYTE, processor.is_byte), (UNUSED, processor.is_unused),
-    ]  # fmt: skip
-    types = [next((kind for kind, holds in kinds if holds(index)), NORMAL) for index in ids]
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
-    types = [USER_DEFINED if piece.type == 4 else kind for piece, kind in zip(model.pieces, types, strict=True)]
-    scores = np.array([piece.score for piece in model.pieces], dtype=np.float32)
-    return Table("llama", [processor.id_to_piece(index) for index in ids], types, processor.encode, scores)
+    pieces = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes()).pieces
+    # The types of SentencePiece's pieces have the numbers that GGUF took over.
+    texts, types = [piece.piece for piece in pieces], [int(piece.type) for piece in pieces]
+    scores = np.array([piece.score for piece in pieces], dtype=np.float32)
+    return Table("llama", texts, types, sentencepiece.SentencePieceProcessor(model_file=str(path)).encode, scores)
 
 
 def _from_json(path: Path) -> Table:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from convert.config import ConvertConfig, VerifyConfig
 from convert.convert import convert
@@ -15,6 +19,7 @@ from convert.verify import verify
 from medllama.errors import CheckFailed, InputError
 from tests.adapters import LINEAR, make_adapter
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
+from tests.convert.faults import read, write
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -82,6 +87,69 @@ def test_a_right_merge_of_every_kind_of_adapter_passes(kind: str, tied: str, tmp
     assert found["adapter"]["sha256"]
 
 
+def with_added_tokens_json(folder: Path) -> Path:
+    """Tokens beside tokenizer.model, as older tools save them: a special one, and one with a space."""
+    base = make_llama2_checkpoint(folder, vocab_size=520)
+    (base / "added_tokens.json").write_text(json.dumps({"<med>": 512, "<|pad|>": 513, "two words": 514}))
+    (base / "special_tokens_map.json").write_text(json.dumps({"pad_token": "<|pad|>"}))
+    return base
+
+
+def with_tokens_added_by_transformers(folder: Path) -> Path:
+    base = make_llama3_checkpoint(folder, vocab_size=400)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<dose>", "mg/kg"])
+    tokenizer.add_special_tokens({"pad_token": "<|padding|>"})
+    tokenizer.save_pretrained(base)
+    return base
+
+
+def with_the_old_spelling_of_rope(folder: Path) -> Path:
+    base = make_llama3_checkpoint(folder)
+    config = json.loads((base / "config.json").read_text())
+    scaling = config.pop("rope_parameters")
+    config |= {"rope_theta": scaling.pop("rope_theta"), "rope_scaling": scaling}
+    (base / "config.json").write_text(json.dumps(config))
+    return base
+
+
+def with_only_the_head_stored(folder: Path) -> Path:
+    base = make_llama2_checkpoint(folder, tie_word_embeddings=True)
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
+UNUSUAL = (
+    with_added_tokens_json,
+    with_tokens_added_by_transformers,
+    with_the_old_spelling_of_rope,
+    with_only_the_head_stored,
+)
+
+
+@pytest.mark.parametrize("make", UNUSUAL)
+def test_a_right_file_of_an_unusual_checkpoint_passes(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    assert assert_passes(make(tmp_path / "base"), tmp_path, ("F16",))["verdict"] == "pass"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_vocabulary_that_grew_in_training_passes(tmp_path: Path) -> None:
+    base, adapter = make_llama2_checkpoint(tmp_path / "base"), tmp_path / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(520, mean_resizing=False)
+    saved = ["embed_tokens", "lm_head"]
+    settings = LoraConfig(
+        target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    get_peft_model(model, settings).save_pretrained(adapter)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens(["<dose>"])
+    tokenizer.save_pretrained(adapter)
+    assert assert_passes(base, tmp_path, ("F16",), adapter)["verdict"] == "pass"
+
+
 ADAPTER_FAULTS = ("right", "wrong alpha", "two matrices swapped", "a pair is missing")
 
 
@@ -99,8 +167,6 @@ def base_and_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_adapter_gguf_passes_when_right_and_fails_when_not(
     fault: str, base_and_adapter: Path, tmp_path: Path
 ) -> None:
-    from tests.convert.faults import read, write
-
     folder = base_and_adapter
     content = read(next((folder / "gguf").glob("right-lora-*.gguf")))
     names = sorted(content.tensors)

@@ -19,11 +19,16 @@ from medllama.errors import CheckFailed, InputError, MedllamaError, ResourceErro
 from medllama.recipe import RECIPES
 from medllama.stages import BY_NAME, STAGES, Stage, StageResult
 
-pytestmark = pytest.mark.usefixtures("alone")
-
 REPOSITORY = Path(cli.__file__).resolve().parent.parent
 VERBS = [*BY_NAME, "run", "plan", "doctor", "recipes"]
-PREPARE = ["prepare", "--source", "tiny", "--output-dir"]
+PREPARE = ["prepare", "--source", "jsonl:qa.jsonl?licence=MIT", "--output-dir"]
+
+
+@pytest.fixture(autouse=True)
+def questions(alone: Path) -> None:
+    """120 kB of questions and answers in the working folder."""
+    lines = [json.dumps({"prompt": f"question {number}", "response": "answer " * 280}) for number in range(60)]
+    (alone / "qa.jsonl").write_text("\n".join(lines))
 
 
 class Shown:
@@ -161,7 +166,7 @@ def test_a_stage_on_a_disk_without_room_leaves_nothing_under_a_final_name(alone:
     assert (outcome.returncode, outcome.stdout) == (1, "")
     assert outcome.stderr.splitlines()[-2].startswith("error: the disk is full, or a file may not grow any more")
     assert "Traceback" not in outcome.stderr
-    assert list(alone.iterdir()) == []
+    assert [path.name for path in alone.iterdir()] == ["qa.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +231,7 @@ def test_the_flagship_without_its_gated_weights_is_exit_status_1_and_says_how_to
         f"hint: with a network: accept its licence at {page}, hf auth login, hf download meta-llama/Llama-2-7b-hf; "
         "or name a folder\n"
     )
-    assert list(alone.iterdir()) == []
+    assert [path.name for path in alone.iterdir()] == ["qa.jsonl"]
 
 
 def test_a_flag_of_run_reaches_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:

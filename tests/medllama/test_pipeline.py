@@ -150,14 +150,12 @@ def test_hidden_and_partial_files_are_no_outputs_and_other_new_files_are(folder:
 
 
 def test_inputs_in_a_hidden_folder_are_watched(folder: Path) -> None:
-    source = folder / ".hidden" / "notes" / "text.txt"
-    source.parent.mkdir(parents=True)
-    source.write_text("gout")
-    section = {"source": str(source.parent / "text.txt")}
-    run(folder, split=section)
-    source.write_text("goit")
-    (folder / "text.txt").write_text("goit")
-    assert run(folder, split=section) == ["split", "join"]
+    letter = folder / ".cache" / "letters" / "0.txt"
+    letter.parent.mkdir(parents=True)
+    for expected in ("a", "b"):
+        letter.write_text(expected)
+        run_recipe(recipe(folder), folder / "runs", {"data": str(letter.parent)}, stages=(JOIN,))
+        assert in_run(folder, "joined.txt").read_text() == expected
 
 
 def test_the_input_of_a_stage_is_what_it_was_when_it_began(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -440,15 +440,15 @@ def test_tokens_without_a_row_are_left_out_and_noted(llama2: Path) -> None:
     assert vocabulary.notes == ("2 tokens have no row in the embedding and are left out: '<pad>', '<dose>'",)
 
 
-@pytest.mark.parametrize("rows", [512, 576])
+@pytest.mark.parametrize("rows", [512, 515, 576])
 def test_llama_cpp_loads_a_padded_and_grown_vocabulary_and_tokenizes_alike(tmp_path: Path, rows: int) -> None:
     base = make_llama2_checkpoint(tmp_path / "base", vocab_size=rows, **SMALL)
-    (base / "added_tokens.json").write_text(json.dumps({"<|im_start|>": 512, "<dose>": 513}))
+    (base / "added_tokens.json").write_text(json.dumps({"<|im_start|>": 512, "<dose>": 513, "<dose>s": 514}))
     (base / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<|im_start|>"]}))
     tokenizer = Tokenizer(load_vocabulary(base).fitted(rows))
     with Model(converted(base), vocab_only=True) as model:
         assert model.n_vocab == rows
-        for text in ("a <dose> of <|im_start|>", "<dose>", "[PAD514] x", "<|im_start|><|im_start|> "):
+        for text in ("a <dose> of <|im_start|>", "two <dose>s", "<dose>", "[PAD515] x", "<|im_start|><|im_start|> "):
             assert tokenizer.encode_text(text) == model.tokenize(text)
             assert tokenizer.encode_rendered(text) == model.tokenize(text, parse_special=True)
 
