@@ -108,7 +108,13 @@ class Adapter:
         return (module.magnitude.float32().reshape(-1, 1) / norm) * merged
 
     def check_against(self, shapes: dict[str, tuple[int, ...]], *, is_tied: bool, origin: object) -> None:
-        """Raise InputError unless every tensor of the adapter fits the base's tensors of these shapes."""
+        """Raise InputError unless the adapter fits the base's tensors of these shapes, UnsupportedError for a LoRA on a tied pair."""
+        tied = {"model.embed_tokens", "lm_head"} & self.modules.keys()
+        if is_tied and tied:
+            raise UnsupportedError(
+                f"{self.path} has a LoRA on {', '.join(sorted(tied))} of a model whose embedding and head are one matrix",
+                hint="merged it would change both, trained it changed one; untie the base, or save the module whole",
+            )
         problems = []
         for module_name, module in self.modules.items():
             found = shapes.get(f"{module_name}.weight")
@@ -128,12 +134,6 @@ class Adapter:
             raise InputError(
                 f"{self.path} is not an adapter of {origin}: {shown}",
                 hint=f"it was trained on {self.config.get('base_model_name_or_path')!r}; name that as --base-model",
-            )
-        tied = {"model.embed_tokens", "lm_head"} & self.modules.keys()
-        if is_tied and tied:
-            raise UnsupportedError(
-                f"{self.path} has a LoRA on {', '.join(sorted(tied))} of a model whose embedding and head are one matrix",
-                hint="merged it would change both, trained it changed one; untie the base, or save the module whole",
             )
 
 

@@ -72,7 +72,7 @@ def evaluate(config: EvalConfig) -> StageResult:
     for result in results:
         for warning in result["warnings"]:
             progress.message(f"warning: {result['task']}: {warning}")
-    line = "; ".join(f"{_title(result, results)} {result['line']}" for result in results)
+    line = "; ".join(f"{_title(result, results)} {result['line']}" for result in results) or "nothing to measure"
     report = {
         "line": line,
         **{role: _file(path) for role, path in files.items()},
@@ -90,12 +90,15 @@ def read_tasks(config: EvalConfig) -> list[Task]:
     """The tasks that are named, and those of a run's data that are there."""
     paths = [Path(name) for name in config.task]
     if config.data is not None:
-        found = [path for name in TASKS_OF_A_RUN if (path := config.data / name).is_file() and path.stat().st_size]
-        if not found and not paths:
+        present = [path for name in TASKS_OF_A_RUN if (path := config.data / name).is_file()]
+        found = [path for path in present if path.stat().st_size]
+        if not present and not paths:
             raise InputError(
-                f"{config.data} has neither {' nor '.join(TASKS_OF_A_RUN)} with records in it",
+                f"{config.data} has neither {' nor '.join(TASKS_OF_A_RUN)}",
                 hint="medllama prepare makes them; or name a file: --task FILE",
             )
+        if not found and not paths:
+            progress.message(f"warning: {config.data} holds no test records; a larger test_share makes some")
         paths = found + paths
     tasks = [read_task(path) for path in dict.fromkeys(paths)]
     for number, task in enumerate(tasks):

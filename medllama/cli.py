@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _of_the_machine(error: Exception) -> MedllamaError | None:
     """The error for people where a disk is full or a path cannot be used; None where the error is a bug."""
-    number, reason, path = (error.errno, error.strerror, error.filename) if isinstance(error, OSError) else (None,) * 3
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+    path = getattr(error, "filename", None)
     named = f": {path}" if path else ""
     # NumPy's tofile and the libraries written in Rust (safetensors, tokenizers) give no errno, only words.
     is_full = number in DISK_ERRORS or "No space left on device" in str(error) or "requested and" in str(error)

@@ -100,7 +100,10 @@ def _gpu() -> Finding:
     if not shutil.which("nvidia-smi"):
         return Finding("GPU", "note", "no NVIDIA driver", advice)
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    outcome = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    try:
+        outcome = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", "note", f"nvidia-smi does not answer: {error}", advice)
     if outcome.returncode != 0 or not outcome.stdout.strip():
         return Finding("GPU", "note", "nvidia-smi reports none", advice)
     build = importlib.metadata.version("torch") if _is_installed("torch") else ""
@@ -137,7 +140,7 @@ def _disk() -> Finding:
     found = f"{free / 1e9:.1f} GB free here"
     if free < SMALL_DISK_BYTES:
         return Finding(
-            "disk", "note", found, "enough for the embedded model; a 7B run needs about 50 GB: medllama plan llama2-7b"
+            "disk", "note", found, "enough for the embedded model; a 7B run needs about 70 GB: medllama plan llama2-7b"
         )
     return Finding("disk", "ok", found)
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         sync(partial)
         partial.replace(path)
         sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        _name_file(error, path)
         raise
 
 
@@ -70,11 +71,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         partial.replace(path)
         sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+    except BaseException as error:
+        _name_file(error, path)
         shutil.rmtree(partial, ignore_errors=True)
         if old.exists() and not path.exists():
             old.replace(path)
         raise
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """A failed write does not say which file it was: say it, for the message that people see."""
+    if getattr(error, "filename", None) is None:
+        with suppress(AttributeError):
+            error.filename = str(path)  # type: ignore[attr-defined]
 
 
 def sync(path: Path) -> None:
@@ -143,6 +152,6 @@ def require_disk(path: Path, needed_bytes: int, purpose: str) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise ResourceError(
-            f"{purpose} needs {needed_bytes / 1e9:.2f} GB on the disk of {folder}, {free_bytes / 1e9:.2f} GB are free",
+            f"{purpose} needs {needed_bytes / 1e6:,.1f} MB on the disk of {folder}, {free_bytes / 1e6:,.1f} MB are free",
             hint="free some space, or choose another --output-dir",
         )

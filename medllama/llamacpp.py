@@ -204,7 +204,8 @@ class Context:
     ) -> None:
         c = library()
         self.model = model
-        self.batch_tokens = min(batch_tokens, context_tokens)
+        context_tokens = max(context_tokens, sequences)  # llama.cpp ends the process where a sequence has no room
+        self.batch_tokens = max(min(batch_tokens, context_tokens), sequences)
         self.context_tokens = context_tokens
         parameters = c.llama_context_default_params()
         parameters.n_ctx = context_tokens
@@ -332,7 +333,7 @@ def quantize(source: Path, target: Path, file_type: int, *, threads: int | None 
 
 
 def quantize_rows(
-    values: Logits, type_name: str, importance: Logits | None = None
+    values: Logits, type_name: str, importance: numpy.typing.ArrayLike | None = None
 ) -> numpy.typing.NDArray[numpy.uint8]:
     """`values` (rows, columns) float32 in ggml's block format `type_name` ("Q4_K"): (rows, bytes per row) uint8.
 
@@ -351,7 +352,8 @@ def quantize_rows(
     if columns % (block := base.ggml_blck_size(number)):
         raise UnsupportedError(f"rows of {columns} values do not divide into {type_name}'s blocks of {block}")
     if importance is not None:
-        importance = numpy.ascontiguousarray(numpy.broadcast_to(importance, (columns,)), dtype=numpy.float32)
+        importance = numpy.ascontiguousarray(importance, dtype=numpy.float32)
+        assert importance.shape == (columns,), "one weight per column"
     elif base.ggml_quantize_requires_imatrix(number):
         raise UnsupportedError(f"{type_name} needs an importance matrix")
     out = numpy.empty((rows, base.ggml_row_size(number, columns)), dtype=numpy.uint8)

@@ -65,7 +65,7 @@ def run_recipe(
     run = RunDirectory(runs_dir.absolute() / recipe.name)
     configs, problems = configure_all(stages, recipe, run.folder, flags)
     missing = [problem for stage in stages for problem in recipe.missing.get(stage.name, [])]
-    hint = "a flag can name another place: --source, --base-model" if missing else ""
+    hint = "a flag can name another place: --source, --base-model" if missing and not problems else ""
     if "train" in configs and not problems and not recipe.missing.get("train"):
         try:
             find_base(configs["train"].base_model)
@@ -113,7 +113,12 @@ def configure(stage: Stage, recipe: Recipe, run_folder: Path, flags: Mapping[str
         wired = _wired(source, recipe, run_folder, flags)
         if name in own and wired is not None:
             values[name] = wired
-    values |= recipe.sections.get(stage.name, {})
+    section = recipe.sections.get(stage.name, {})
+    inside = [name for name in section if stage.wiring.get(name, "").startswith(("{run}", "{gguf}", "{measured}"))]
+    if inside:
+        problems = [f"{stage.name}.{name}: a run decides where its own files lie" for name in inside]
+        raise RecipeError(str(recipe.path), problems, hint="leave it out, or run the stage without a recipe")
+    values |= section
     values |= {name: value for name, value in flags.items() if name in own}
     try:
         return build(config_class, values, origin=str(recipe.path))

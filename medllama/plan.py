@@ -56,9 +56,11 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     shape, where = find_shape(configs["train"].base_model)
     parameters = count_parameters(shape)
     lora = count_lora_parameters(shape, configs["train"].rank)
-    disk = {"adapter": lora * 4} | {
-        file_type: round(parameters * BITS_PER_WEIGHT.get(file_type, 16) / 8) for file_type in configs["convert"].types
-    }
+    convert = configs["convert"]
+    disk = {"adapter": lora * 4} | {name: file_bytes(parameters, name) for name in convert.file_types}
+    if (baseline := convert.baseline_path()) is not None:
+        disk["the base, quantized"] = file_bytes(parameters, baseline.stem.rpartition("-")[2])
+        disk["the base at 16 bits, for a while"] = file_bytes(parameters, "F16")
     if where == "hub":
         disk["base (download)"] = parameters * 2
     memory = {
@@ -88,6 +90,11 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     }
     _print(figures)
     return figures
+
+
+def file_bytes(parameters: int, file_type: str) -> int:
+    """About how large a GGUF of this type is; 16 bits a weight where the type is not in the table."""
+    return round(parameters * BITS_PER_WEIGHT.get(file_type, 16) / 8)
 
 
 def find_shape(base_model: str) -> tuple[dict[str, Any], str]:

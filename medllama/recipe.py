@@ -62,6 +62,19 @@ def find_recipe(name_or_path: str) -> Path:
     raise InputError(f"there is no recipe {name_or_path!r}", hint=f"name a YAML file, or one of: {names}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without a key twice in one table, of which PyYAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands twice", node.value[number][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(name_or_path: str, overridden: Collection[str] = ()) -> Recipe:
     """Read a recipe and look at every section of it: unknown keys, wrong types, missing inputs.
 
@@ -70,9 +83,10 @@ def load_recipe(name_or_path: str, overridden: Collection[str] = ()) -> Recipe:
     """
     path = find_recipe(name_or_path)
     try:
-        raw = yaml.safe_load(read_text(path))
+        raw = yaml.load(read_text(path), Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
+        told = " ".join(str(error).split()).replace('in "<unicode string>", ', "")
+        raise RecipeError(str(path), [f"not YAML: {told}"], hint=f"compare it with {RECIPES / 'tiny.yaml'}") from None
     if not isinstance(raw, dict):
         raise RecipeError(str(path), ["expected a table of stages"], hint=f"start from {RECIPES / 'tiny.yaml'}")
     problems: list[str] = []
@@ -96,7 +110,7 @@ def load_recipe(name_or_path: str, overridden: Collection[str] = ()) -> Recipe:
             sections[key] = section | values
             missing[key] = [f"{key}: {problem}" for problem in absent]
     name, description, examples = (
-        str(raw.get("name", path.stem)),
+        str(raw.get("name") or path.stem),
         raw.get("description") or "",
         raw.get("examples") or [],
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medllama.pipeline import Finished, describe
 from medllama.progress import duration
-from medllama.recipe import Recipe
+from medllama.recipe import RECIPES, Recipe
 
 
 def print_run_table(recipe: Recipe, folder: Path, finished: Sequence[Finished]) -> None:
@@ -32,9 +32,10 @@ def next_commands(recipe: Recipe, folder: Path, finished: Sequence[Finished]) ->
     """What a person can do with the run now."""
     if not any(done.stage.name == "package" for done in finished):
         return [f"Next:  medllama run {recipe.path}"]
+    called = recipe.path.stem if recipe.path.parent == RECIPES else recipe.path
     commands = {
         f"less {folder}/package/README.md": "the model card",
-        f"medllama verify {recipe.path.stem} --runs-dir {folder.parent} --force": "the certificate's checks, with figures",
+        f"medllama verify {called} --runs-dir {folder.parent} --force": "the certificate's checks, with figures",
         f"ollama create {recipe.name} -f {folder}/package/Modelfile": f"then: ollama run {recipe.name}",
     }
     width = max(map(len, commands))

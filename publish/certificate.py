@@ -6,6 +6,7 @@ is refused.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,14 @@ class Certificate:
                 hint=f"it changed since, or is another file; {AGAIN}",
             )
         return found
+
+    def without_paths(self) -> str:
+        """The certificate as JSON text without the folders of base and adapter, which are nobody else's business."""
+        kept = {
+            key: {name: entry for name, entry in value.items() if name != "path"} if isinstance(value, dict) else value
+            for key, value in self.content.items()
+        }
+        return json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
 
     def _table(self, key: str) -> dict[str, Any] | None:
         value = self.content.get(key)

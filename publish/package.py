@@ -6,7 +6,7 @@
     OUT/Modelfile             ollama create NAME -f Modelfile
     OUT/README.md             the model card
     OUT/LICENSE, NOTICE       the base's own texts, and what they and the data's licences want said
-    OUT/certificate.json      as verify wrote it
+    OUT/certificate.json      as verify wrote it, without the paths of the machine it was made on
     OUT/SHA256SUMS            sha256sum --check SHA256SUMS
 
 Refused: bytes that no passing certificate vouches for, a TEMPLATE other than the certified one, a base without its licence
@@ -208,7 +208,7 @@ def _texts(facts: Facts, form: PromptFormat, certificate: Certificate) -> dict[s
         "README.md": model_card(facts),
         "LICENSE": licence_file(facts.terms),
         "NOTICE": notice,
-        "certificate.json": certificate.path.read_text(encoding="utf-8"),
+        "certificate.json": certificate.without_paths(),
     }
 
 

@@ -226,9 +226,10 @@ def _widened(bounds: Figures, imitated: Measured) -> Figures:
     """Bounds by the imitation, where they are wider than the stated ones."""
     noise = imitated.figures
     disagreement = 1.0 - noise.top1_agreement
+    agreement = 1.0 - MEAN_RATIO * disagreement - 3.0 * (disagreement / imitated.tokens) ** 0.5
     return Figures(
         max(bounds.mean_kld, MEAN_RATIO * noise.mean_kld),
         max(bounds.max_kld, MAXIMUM_RATIO * noise.max_kld),
-        min(bounds.top1_agreement, 1.0 - MEAN_RATIO * disagreement - 3.0 * (disagreement / imitated.tokens) ** 0.5),
+        min(bounds.top1_agreement, max(0.0, agreement)),
         max(bounds.relative_difference, MEAN_RATIO**0.5 * noise.relative_difference),
     )

@@ -19,6 +19,8 @@ from tests.adapters import make_adapter
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
 from tests.convert.faults import FAULTS, Fault, Gguf, read, write
 
+pytestmark = pytest.mark.slow  # a minute: whole certificates of many files
+
 MAKERS: dict[str, Callable[..., Path]] = {"llama2": make_llama2_checkpoint, "llama3": make_llama3_checkpoint}
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_K_M")
 CASES = [

@@ -79,7 +79,7 @@ def test_random_damage_to_the_header_never_crashes_nor_fills_the_memory(good: Pa
     length = min(tensor.offset for tensor in read_header(good).tensors.values())
     big = [struct.pack("<Q", number) for number in (2**64 - 1, 2**63, 2**40, 2**31, 0)]
     tracemalloc.start()
-    for _ in range(3_000):
+    for _ in range(1_500):
         damaged = bytearray(data)
         for _ in range(source.randint(1, 3)):
             at = source.randrange(length)

@@ -21,6 +21,8 @@ from tests.adapters import LINEAR, make_adapter
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
 from tests.convert.faults import read, write
 
+pytestmark = pytest.mark.slow  # a minute: whole certificates of many files
+
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 SHAPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "weak weights": (make_llama2_checkpoint, {"initializer_range": 0.02}),

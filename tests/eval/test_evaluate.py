@@ -179,3 +179,20 @@ def test_what_cannot_be_measured_is_told(ggufs: dict[str, Path], data: Path, tmp
         run(ggufs, output, data=tmp_path)
     with pytest.raises(InputError, match="two tasks are called test"):
         run(ggufs, output, data=data, task=(str(write_jsonl(tmp_path / "test.jsonl", [{"text": "Gout."}])),))
+
+
+def test_a_task_of_one_short_record_is_measured(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path = write_jsonl(tmp_path / "test.jsonl", [{"messages": messages, "document_id": "x/1"}])
+    output = run(ggufs, tmp_path / "results.json", task=(str(path),))
+    assert json.loads(output.read_text())["tasks"][0]["measured"] == 1
+
+
+def test_a_run_without_test_records_goes_on_and_says_that_nothing_was_measured(
+    ggufs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.jsonl").touch()
+    result = evaluate(EvalConfig(ggufs["model"], tmp_path / "results.json", data=tmp_path / "data"))
+    assert result.summary["line"] == "nothing to measure"
+    assert "holds no test records" in capsys.readouterr().err

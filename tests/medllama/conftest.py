@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -71,7 +72,7 @@ def llama3_words(llama3_gguf: Path) -> Iterator[Model]:
         yield model
 
 
-def converted(base: Path, **options: str) -> Path:
+def converted(base: Path, **options: Any) -> Path:
     """The F32 GGUF of a base, beside it."""
     config = ConvertConfig(
         base_model=str(base), output_dir=base.parent / f"{base.name}-gguf", types=("F32",), **options

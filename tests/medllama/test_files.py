@@ -275,6 +275,8 @@ def test_a_digest_is_of_the_bytes(tmp_path: Path) -> None:
 
 def test_a_disk_without_room_is_told_before_the_work_begins(tmp_path: Path) -> None:
     require_disk(tmp_path / "not" / "there" / "yet", 1000, "convert")
-    with pytest.raises(ResourceError, match=r"convert needs 1000000000\.00 GB on the disk of .*, [\d.]+ GB are free"):
+    with pytest.raises(
+        ResourceError, match=r"convert needs 1,000,000,000,000\.0 MB on the disk of .*, [\d,.]+ MB are free"
+    ):
         require_disk(tmp_path / "not" / "there", 10**18, "convert")
     assert names(tmp_path) == []

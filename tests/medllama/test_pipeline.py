@@ -261,7 +261,7 @@ def test_a_typo_in_the_last_section_costs_no_work(folder: Path) -> None:
 
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_the_run_directory(folder: Path) -> None:
-    sections = {"split": {"repeat": 2}}
+    sections: dict[str, Any] = {"split": {"repeat": 2}}
     run(folder, **sections)
     fake_stages.calls.clear()
     flags = {"repeat": "3", "output": str(folder / "own.txt")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.usefixtures("alone")
     "overrides",
     [{}, {"tie_word_embeddings": True}, {"num_key_value_heads": 4}, {"head_dim": 32}, {"intermediate_size": 768}],
 )
-def test_parameters_are_counted_as_transformers_and_peft_count_them(
-    tmp_path: Path, overrides: dict[str, object]
-) -> None:
+def test_parameters_are_counted_as_transformers_and_peft_count_them(tmp_path: Path, overrides: dict[str, Any]) -> None:
     base = make_llama2_checkpoint(tmp_path / "base", num_hidden_layers=1, **overrides)
     shape, where = find_shape(str(base))
     assert where == "here"

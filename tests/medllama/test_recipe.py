@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from medllama.errors import InputError, MedllamaError, RecipeError, UsageError
-from medllama.pipeline import run_recipe
+from medllama.pipeline import configure, run_recipe
 from medllama.plan import plan
 from medllama.recipe import RECIPES, find_recipe, load_recipe
+from medllama.stages import BY_NAME
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -108,6 +109,7 @@ def test_a_value_that_a_flag_replaces_does_not_count(tmp_path: Path) -> None:
     [
         ("train: {rank: 8", "not YAML"),
         ("\t- x", "not YAML"),
+        ("train: {rank: 8, rank: 9}", "'rank' stands twice"),
         ("- a list", "expected a table of stages"),
         ("", "expected a table of stages"),
         ("just words", "expected a table of stages"),
@@ -175,3 +177,24 @@ def test_a_plan_refuses_a_wrong_recipe_and_only_notes_missing_inputs(
     with pytest.raises(RecipeError, match="train: rank: expected at least 1, found 0"):
         plan(load_recipe(str(path)), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_key_that_stands_twice_is_an_error_and_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: a\ntrain: {rank: 4}\ntrain: {rank: 8}\n")
+    with pytest.raises(RecipeError, match=r"'train' stands twice.*line 3") as refusal:
+        load_recipe(str(path))
+    assert refusal.value.hint
+
+
+def test_an_empty_name_is_the_files_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name:\n")
+    assert load_recipe(str(path)).name == "mine"
+
+
+def test_a_recipe_does_not_move_a_runs_own_files(tmp_path: Path) -> None:
+    path = tmp_path / "moved.yaml"
+    path.write_text("train: {base_model: x, output_dir: elsewhere}\n")
+    with pytest.raises(RecipeError, match=r"train\.output_dir: a run decides"):
+        configure(BY_NAME["train"], load_recipe(str(path)), tmp_path / "run", {})

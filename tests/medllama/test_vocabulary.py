@@ -33,7 +33,7 @@ from tests.medllama.conftest import converted
 from tests.medllama.conversations import texts
 
 CONTROL, USER_DEFINED, NORMAL, UNUSED = TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.NORMAL, TokenType.UNUSED
-SMALL = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
+SMALL: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,12 @@ def test_a_control_token_that_llama_cpp_would_merge_from_typed_text_is_refused(
 def trained(folder: Path, **settings: Any) -> Path:
     """A SentencePiece model like Llama 2's but for these settings."""
     model = io.BytesIO()
-    usual = {"model_type": "bpe", "vocab_size": 400, "byte_fallback": True, "normalization_rule_name": "identity"}
+    usual: dict[str, Any] = {
+        "model_type": "bpe",
+        "vocab_size": 400,
+        "byte_fallback": True,
+        "normalization_rule_name": "identity",
+    }
     usual |= {"remove_extra_whitespaces": False, "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences()), model_writer=model, num_threads=1, minloglevel=2, **(usual | settings)

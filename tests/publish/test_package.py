@@ -75,8 +75,8 @@ def certificate(base: Path, files: list[Path], chat_template: str = "auto", **ch
     except UnsupportedError:
         go_template = None
     facts: dict[str, Any] = {
-        "base": {"name": base.name},
-        "adapter": {"name": "adapter"},
+        "base": {"name": base.name, "path": str(base)},
+        "adapter": {"name": "adapter", "path": str(base / "adapter")},
         "data": DATA,
         "chat_template_sha256": chat.sha256 if chat else None,
         "go_template_sha256": go_template,
@@ -138,7 +138,12 @@ def test_a_package_holds_certified_bytes_and_every_text(made: Callable[..., Made
         digest, name = line.split("  ")
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
     assert len((out / "SHA256SUMS").read_text().splitlines()) == 7
-    assert (out / "certificate.json").read_bytes() == given.certificate.read_bytes()
+    published, written = (json.loads(path.read_text()) for path in (out / "certificate.json", given.certificate))
+    assert "path" in written["base"], "what is left out must be there before"
+    for part in ("base", "adapter"):
+        written[part].pop("path", None)
+    assert published == written
+    assert str(given.base) not in (out / "certificate.json").read_text(), "a path of this machine"
 
 
 def test_the_modelfile_is_the_trained_prompt(made: Callable[..., Made]) -> None:
