@@ -108,7 +108,7 @@ class Adapter:
         return (module.magnitude.float32().reshape(-1, 1) / norm) * merged
 
     def check_against(self, shapes: dict[str, tuple[int, ...]], *, is_tied: bool, origin: object) -> None:
-        """Raise InputError unless the adapter fits the base's tensors of these shapes, UnsupportedError for a LoRA on a tied pair."""
+        """Raise InputError unless the adapter fits these shapes of the base, UnsupportedError for a LoRA on a tied pair."""
         tied = {"model.embed_tokens", "lm_head"} & self.modules.keys()
         if is_tied and tied:
             raise UnsupportedError(
