@@ -33,7 +33,9 @@ class ConvertConfig:
         help="also write the base without the adapter, NAME-base-TYPE.gguf in the last quantized type, to compare with",
     )
     chat_template: str = option(
-        "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
+        "auto",
+        help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's",
+        kind="template",
     )
 
     adapter_only: bool = option(
@@ -114,7 +116,9 @@ class VerifyConfig:
         None, help="the adapter as a GGUF, to prove on top of a base's GGUF among --gguf", kind="path", metavar="FILE"
     )
     chat_template: str = option(
-        "auto", help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's"
+        "auto",
+        help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's",
+        kind="template",
     )
     sample: bool = option(
         False, help="a sample of tensors and strings: minutes less at 1B and above; says what it sampled"

@@ -62,7 +62,9 @@ class TrainConfig:
     data: Path = option(help="folder that prepare made", kind="path", metavar="DIR")
     output_dir: Path = option(help="folder for the adapter", kind="output")
     chat_template: str = option(
-        "auto", help="llama2, llama3, a Jinja file, none (plain text only), or auto: the base's own, else its family's"
+        "auto",
+        help="llama2, llama3, a Jinja file, none (plain text only), or auto: the base's own, else its family's",
+        kind="template",
     )
     rank: int = option(16, help="rank of the LoRA matrices")
     alpha: float = option(32, help="LoRA scale is alpha / rank")

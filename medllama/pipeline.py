@@ -81,14 +81,11 @@ def refuse(recipe: Recipe, flags: Mapping[str, Any], problems: list[str], hint: 
     """Raise RecipeError with all of the problems, where there are any; UsageError where it is flags alone that are wrong."""
     if not problems:
         return
-    error = RecipeError(
-        str(recipe.path), problems, hint=hint or "the keys and flags are listed by medllama STAGE --help"
-    )
-    if all(
-        problem.partition(": ")[2].partition(": ")[0] in flags for problem in problems
-    ):  # STAGE: FIELD: what is wrong
-        raise UsageError(error.message.replace(str(recipe.path), "medllama", 1), hint=error.hint)
-    raise error
+    hint = hint or "the keys and flags are listed by medllama STAGE --help"
+    fields = [problem.partition(": ")[2].partition(": ")[0] for problem in problems]  # of `STAGE: FIELD: what is wrong`
+    if flags.keys() >= set(fields):
+        raise UsageError(RecipeError("medllama", problems).message, hint=hint)
+    raise RecipeError(str(recipe.path), problems, hint=hint)
 
 
 def configure_all(
