@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from medllama import __version__
 from medllama.config import Option, add_flag, add_flags, options
 from medllama.errors import MedllamaError, ResourceError, UsageError
-from medllama.stages import BY_NAME, STAGES, Stage, StageResult
+from medllama.stages import ASKED_FOR, BY_NAME, STAGES, Stage, StageResult
 
 EXAMPLES = """examples:
   medllama run tiny                  the whole pipeline on the embedded model, nothing downloaded
@@ -98,19 +98,19 @@ def parser() -> argparse.ArgumentParser:
     )
     program.add_argument("--version", action="version", version=f"medllama {__version__}")
     verbs = program.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for stage in STAGES:
+    for stage in (*STAGES, *ASKED_FOR):
         verb = _verb(verbs, stage.name, stage.summary)
         verb.add_argument(
             "recipe", nargs="?", metavar="RECIPE", help="a recipe's path or name: its section of this stage is used"
         )
         add_flags(verb, stage.config_class())
-        _add_run_flags(verb)
+        _add_run_flags(verb, with_force=stage in STAGES)
     run = _verb(verbs, "run", "every stage of a recipe in order, resuming where it stopped")
     run.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
     run.add_argument_group("fields of the stages", "the flags of medllama STAGE --help, for every stage that has them")
     for entry in _fields_of_run():
         add_flag(run, entry, argparse.SUPPRESS)
-    _add_run_flags(run)
+    _add_run_flags(run, with_force=True)
     plan = _verb(verbs, "plan", "what a run will need: disk, memory, time, licences; touches nothing")
     plan.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
     plan.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
@@ -125,9 +125,10 @@ def _verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+def _add_run_flags(parser: argparse.ArgumentParser, *, with_force: bool) -> None:
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
-    parser.add_argument("--force", action="store_true", help="do it again even where nothing has changed")
+    if with_force:
+        parser.add_argument("--force", action="store_true", help="do it again even where nothing has changed")
 
 
 def _fields_of_run() -> list[Option]:
@@ -152,7 +153,7 @@ def _dispatch(given: argparse.Namespace) -> dict[str, Any]:
         from medllama.plan import plan
 
         return plan(load_recipe(given.recipe), given.runs_dir)
-    from medllama.pipeline import run_alone
+    from medllama.pipeline import run_alone, run_asked_for
 
     if given.verb in BY_NAME and given.recipe is None:
         stage = BY_NAME[given.verb]
@@ -160,7 +161,10 @@ def _dispatch(given: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(given.recipe, overridden=flags)
     if given.verb == "run":
         return _run(recipe, given, flags, STAGES)
-    return _run(recipe, given, flags, (BY_NAME[given.verb],))
+    stage = BY_NAME[given.verb]
+    if stage in ASKED_FOR:
+        return _told(stage, run_asked_for(stage, recipe, given.runs_dir, flags))
+    return _run(recipe, given, flags, (stage,))
 
 
 def _run(recipe: Any, given: argparse.Namespace, flags: dict[str, Any], stages: tuple[Stage, ...]) -> dict[str, Any]:
@@ -192,7 +196,8 @@ def _told(stage: Stage, result: StageResult) -> dict[str, Any]:
     """Show the table of a stage that ran by itself, and return what `--json` prints."""
     for line in result.summary.get("table", []):
         print(line, file=sys.stderr)
-    return {"stage": stage.name, "path": str(result.path), **result.summary}
+    path = {} if result.path is None else {"path": str(result.path)}
+    return {"stage": stage.name, **path, **result.summary}
 
 
 def _list_recipes() -> dict[str, Any]:

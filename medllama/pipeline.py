@@ -48,7 +48,18 @@ def run_alone(stage: Stage, flags: Mapping[str, Any]) -> StageResult:
         config: Any = build(stage.config_class(), flags, origin=f"medllama {stage.name}")
     except RecipeError as error:
         raise UsageError(error.message, hint=error.hint) from None
-    with progress.stage(stage.name) as line, _quiet_stdout():
+    return _run_unrecorded(stage, config)
+
+
+def run_asked_for(stage: Stage, recipe: Recipe, runs_dir: Path, flags: Mapping[str, Any]) -> StageResult:
+    """Run a stage of `stages.ASKED_FOR` on what a recipe's run has made."""
+    configs, problems = configure_all((stage,), recipe, runs_dir.absolute() / recipe.name, flags)
+    refuse(recipe, flags, problems + recipe.missing.get(stage.name, []))
+    return _run_unrecorded(stage, configs[stage.name])
+
+
+def _run_unrecorded(stage: Stage, config: Any) -> StageResult:
+    with progress.stage(stage.name) as line, _quiet_libraries(stage):
         result = stage.function()(config)
         line.finish(describe(result))
     return result
@@ -150,7 +161,7 @@ def _run_stage(stage: Stage, config: Any, run: RunDirectory, *, force: bool) -> 
         run.forget(stage)
         begun = run.begun(stage, config, {})
         cost = {}
-        with measuring(cost), _quiet_stdout():
+        with measuring(cost), _quiet_libraries(stage):
             result = stage.function()(config)
         run.record(begun, stage, config, result, cost)
         line.finish(describe(result))
@@ -163,12 +174,12 @@ def describe(result: StageResult) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_stdout() -> Any:
+def _quiet_libraries(stage: Stage) -> Any:
     """Whatever a library prints goes to stderr, so that stdout holds only the result. Telemetry is off before any
     library that has some is imported."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     # PyTorch and llama.cpp bring an OpenMP each; threads that spin while they wait make the other ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.nullcontext() if stage.owns_stdout else contextlib.redirect_stdout(sys.stderr):
         yield

@@ -15,13 +15,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made: the path that is printed, and figures for the manifest and `--json`.
+    """What a stage made: the path that is printed (none where it makes no file), and figures for the manifest and `--json`.
 
     `summary["line"]` is the one line that people see; `summary["table"]`, where there is one, lists lines that are
     shown when the stage runs by itself.
     """
 
-    path: Path
+    path: Path | None
     summary: dict[str, Any] = field(default_factory=dict)
 
 
@@ -37,6 +37,7 @@ class Stage:
     function_path: str
     packages: tuple[str, ...]
     wiring: dict[str, str]
+    owns_stdout: bool = False  # what it prints is for the reader of stdout: a conversation
 
     def config_class(self) -> type:
         return _load(self.config_path)
@@ -125,4 +126,7 @@ STAGES = (
     ),
 )
 
-BY_NAME = {stage.name: stage for stage in STAGES}
+# What `medllama run` leaves alone and a person asks for by name. It runs each time: nothing of it is recorded in the run.
+ASKED_FOR: tuple[Stage, ...] = ()
+
+BY_NAME = {stage.name: stage for stage in (*STAGES, *ASKED_FOR)}

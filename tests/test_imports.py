@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STAGES = ("finetune", "convert", "eval", "publish", "app")
+STAGES = ("finetune", "convert", "eval", "publish", "report", "app")
 ROOMS = ("medllama", *STAGES)
 
 TRAINING = ("finetune/", "convert/verify.py", "convert/checks/")
@@ -29,6 +29,7 @@ HOMES = {
     **dict.fromkeys(("llama_cpp", "ctypes"), BINDING),
     "ollama": ("publish/", "app/"),
     **dict.fromkeys(("gradio", "fastapi", "uvicorn"), ("app/",)),
+    "matplotlib": ("report/",),
 }
 
 

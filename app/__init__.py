@@ -1,0 +1,1 @@
+"""Base and tuned in, a comparison page and a terminal conversation out: offline, on this machine."""
