@@ -143,16 +143,20 @@ def read_shape(config: dict[str, Any], origin: object) -> Shape:
 
 
 def _read_rope(config: dict[str, Any], origin: object) -> Rope:
-    given = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    # As Transformers reads it: `rope_scaling` replaces `rope_parameters`, and the original context stands outside first.
+    given = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    if nested := [name for name, value in given.items() if isinstance(value, dict)]:
+        raise UnsupportedError(f"{origin}: RoPE differs by layer ({', '.join(nested)}); llama.cpp's Llama has one for all")
     theta = float(given.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_ROPE_THETA)
-    kind = str(given.pop("rope_type", None) or given.pop("type", None) or "default")
+    kind = str(given.pop("rope_type", None) or given.get("type") or "default")
     given.pop("type", None)
     if (share := given.pop("partial_rotary_factor", None) or config.get("partial_rotary_factor") or 1.0) != 1.0:
         raise UnsupportedError(f"{origin}: partial_rotary_factor is {share}; llama.cpp's Llama rotates whole heads")
     context = int(config.get("max_position_embeddings") or 2048)
-    original = int(
-        given.pop("original_max_position_embeddings", None) or config.get("original_max_position_embeddings") or context
-    )
+    inside = given.pop("original_max_position_embeddings", None)
+    original = int(config.get("original_max_position_embeddings") or inside or context)
+    if kind == "yarn" and "factor" in given and given["factor"] is None:
+        given["factor"] = context / original
     needed: dict[str, tuple[str, ...]] = {
         "default": (),
         "linear": ("factor",),

@@ -37,8 +37,8 @@ def skipped(name: str, reason: str) -> Check:
     return Check(name, "skipped", reason=reason)
 
 
-def failed(name: str, cause: str, *, where: str = "", figure: Any = None, bound: Any = None, reason: str = "") -> Check:
-    """A check that could not even be made, or failed on its face."""
+def failed(name: str, cause: str, *, where: str, figure: Any, bound: Any, reason: str) -> Check:
+    """A check that failed."""
     return Check(name, "fail", figure, bound, reason, cause, where)
 
 

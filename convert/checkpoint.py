@@ -2,7 +2,7 @@
 
     medllama convert --base-model DIR --adapter DIR --types safetensors --output-dir OUT
 
-Weights keep the base's dtype, rounded once after a float32 merge; untouched tensors are the base's bytes. Shards of at most
+Every tensor keeps the dtype that it has in the base, rounded once after a float32 merge; untouched tensors are the base's bytes. Shards of at most
 5 GB are written tensor by tensor. The tokenizer is the adapter's where it has one, else the base's.
 
 Source followed: the safetensors format; transformers' sharded checkpoints (model.safetensors.index.json).
@@ -37,22 +37,22 @@ BASE_FILES = ("generation_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", 
 def write_checkpoint(
     folder: Path,
     targets: list[Target],
-    file_type: str,
+    dtypes: dict[str, str],
     tensor: Callable[[Target], Array],
     base: Path,
     adapter: Path | None,
 ) -> None:
-    """Write config, tokenizer and weights into an empty folder. `tensor` gives a target's values in `file_type`, row order
-    as in Transformers."""
+    """Write config, tokenizer and weights into an empty folder. `tensor` gives a target's values, row order as in
+    Transformers, in its dtype of `dtypes` (Hugging Face name -> "F32", "F16" or "BF16")."""
     by_name = {target.source: target for target in targets}
-    shards = _shards(targets, file_type)
+    shards = _shards(targets, dtypes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(folder / file, [by_name[name] for name in names], file_type, tensor)
+        _write_shard(folder / file, [by_name[name] for name in names], dtypes, tensor)
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        total = sum(_size(target, file_type) for target in targets)
+        total = sum(_size(target, dtypes) for target in targets)
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     _write_config(folder, targets, base)
@@ -72,11 +72,11 @@ def _write_config(folder: Path, targets: list[Target], base: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _shards(targets: list[Target], file_type: str) -> list[list[str]]:
+def _shards(targets: list[Target], dtypes: dict[str, str]) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     filled = 0
     for target in targets:
-        size = _size(target, file_type)
+        size = _size(target, dtypes)
         if shards[-1] and filled + size > SHARD_BYTES:
             shards.append([])
             filled = 0
@@ -85,13 +85,15 @@ def _shards(targets: list[Target], file_type: str) -> list[list[str]]:
     return shards
 
 
-def _write_shard(path: Path, targets: list[Target], file_type: str, tensor: Callable[[Target], Array]) -> None:
+def _write_shard(
+    path: Path, targets: list[Target], dtypes: dict[str, str], tensor: Callable[[Target], Array]
+) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for target in targets:
-        size = _size(target, file_type)
+        size = _size(target, dtypes)
         header[target.source] = {
-            "dtype": file_type,
+            "dtype": dtypes[target.source],
             "shape": list(target.shape),
             "data_offsets": [offset, offset + size],
         }
@@ -104,5 +106,5 @@ def _write_shard(path: Path, targets: list[Target], file_type: str, tensor: Call
             numpy.ascontiguousarray(tensor(target)).tofile(file)
 
 
-def _size(target: Target, file_type: str) -> int:
-    return math.prod(target.shape) * ITEM_BYTES[file_type]
+def _size(target: Target, dtypes: dict[str, str]) -> int:
+    return math.prod(target.shape) * ITEM_BYTES[dtypes[target.source]]

@@ -131,17 +131,18 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
 
 
 def _write_checkpoint(config: ConvertConfig, source: Source) -> None:
-    """Write the merged model as a Hugging Face checkpoint, in the base's own dtype."""
-    file_type = source.stored[source.targets[0].stored].dtype
+    """Write the merged model as a Hugging Face checkpoint, every tensor in its own dtype of the base."""
+    embedding = source.stored[source.targets[0].stored]  # for a head that the base does not store
+    dtypes = {target.source: source.stored.get(target.stored, embedding).dtype for target in source.targets}
 
     def tensor(target: Target) -> Array:
         progress.update(f"safetensors  {target.source}")
         if not source.is_merged(target):
             return source.stored[target.stored].raw()
-        return round_to(source.merged(target), file_type, target.source)
+        return round_to(source.merged(target), dtypes[target.source], target.source)
 
     with atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}") as folder:
-        write_checkpoint(folder, source.targets, file_type, tensor, source.base, config.adapter)
+        write_checkpoint(folder, source.targets, dtypes, tensor, source.base, config.adapter)
 
 
 def read_source(config: ConvertConfig) -> Source:

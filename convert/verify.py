@@ -13,6 +13,7 @@ adapter's GGUF on top of it against the merged model. --sample looks at a part o
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from medllama.files import sha256_file, write_json
 from medllama.llamacpp import LlamaCppError, Model
 from medllama.stages import StageResult
 
+NAMED = 6  # failed checks that the error names; all stand in the table above it
 OF_A_MODEL = ("file", "metadata", "tensors", "tokenizer", "prompts", "logits", "greedy", "ends")
 
 
@@ -61,7 +63,8 @@ def verify(config: VerifyConfig) -> StageResult:
         for line in certificate.table():
             progress.message(line)
         raise CheckFailed(
-            f"{len(failures)} check{'s' * (len(failures) != 1)} failed: {', '.join(failures[:6])}",
+            f"{len(failures)} check{'s' * (len(failures) != 1)} failed: {', '.join(failures[:NAMED])}"
+            + (f", and {len(failures) - NAMED} more" if len(failures) > NAMED else ""),
             hint=f"{config.output} says for each what was found, the bound, the likely cause and where",
         )
     return StageResult(config.output, summarize(certificate) | {"table": list(certificate.table())})
@@ -102,8 +105,8 @@ def check_model_file(subject: Subject, path: Path) -> FileReport:
             try:
                 checks += checks_in_llama_cpp(subject, header, which, are_weights_right=checks[-1].verdict == "pass")
             except LlamaCppError as error:
-                checks.append(failed("logits", error.message, where=path.name))
                 reason = "llama.cpp refuses this file"
+                checks.append(_refused("logits", error, path.name))
     found = {check.name for check in checks}
     checks += [skipped(name, reason) for name in OF_A_MODEL if name not in found]
     kind = file_type_of(header) if header is not None else None
@@ -118,8 +121,13 @@ def checks_in_llama_cpp(subject: Subject, header: Header, which: Which, *, are_w
         tokenizer_check = check_tokenizer(model, header, subject.table, weights.vocabulary_rows, subject.cases)
         prompts_check = check_prompts(model, header, subject.chat)
         noise = subject.imitation(header, weights, with_adapter=False) if are_weights_right else None
-        logits_check, measured = check_logits(model, file_type_of(header), truth, noise)
-        greedy_check = check_greedy(model, truth, measured.largest_difference)
+        logits_check, measured = check_logits(model, file_type_of(header), subject.prompts, truth, noise)
+        if logits_check.verdict == "pass":
+            texts = functools.partial(subject.read, which)
+            room = measured.largest_difference
+            greedy_check = check_greedy(model, subject.openings, subject.new_tokens, texts, room)
+        else:
+            greedy_check = skipped("greedy", "what is a near tie is measured by the logits, which do not hold")
         return [tokenizer_check, prompts_check, logits_check, greedy_check, check_ends(model, subject.ends)]
 
 
@@ -131,9 +139,7 @@ def check_adapter(subject: Subject, path: Path, base_files: list[Path]) -> FileR
         checks.append(check_products(header, subject.reference))
         reason = "the file does not hold the adapter"
         if checks[-1].verdict == "pass":
-            checks += [check_on_base(subject, path, base_file) for base_file in base_files] or [
-                failed("adapter_gguf", "no right GGUF of the base among --gguf to apply it to", where="--gguf")
-            ]
+            checks += [check_on_base(subject, path, base_file) for base_file in base_files] or [_without_a_base()]
     found = {check.name for check in checks}
     checks += [skipped(name, reason) for name in ("tensors", "adapter_gguf") if name not in found]
     kind = largest_type(header) if header is not None else None
@@ -148,9 +154,19 @@ def check_on_base(subject: Subject, path: Path, base_file: Path) -> Check:
     try:
         with Model(base_file, threads=subject.threads) as model:
             adapter = model.load_adapter(path)
-            return check_logits(model, file_type_of(header), truth, noise, adapter, "adapter_gguf")[0]
+            return check_logits(model, file_type_of(header), subject.prompts, truth, noise, adapter, "adapter_gguf")[0]
     except LlamaCppError as error:
-        return failed("adapter_gguf", error.message, where=f"{path.name} on {base_file.name}")
+        return _refused("adapter_gguf", error, f"{path.name} on {base_file.name}")
+
+
+def _without_a_base() -> Check:
+    cause, reason = "no right GGUF of the base among --gguf to apply it to", "an adapter is proven on top of its base"
+    return failed("adapter_gguf", cause, where="--gguf", figure="0 bases", bound="1 or more", reason=reason)
+
+
+def _refused(name: str, error: LlamaCppError, where: str) -> Check:
+    reason = "Ollama and llama-server load a file just so"
+    return failed(name, error.message, where=where, figure="not loaded", bound="loaded", reason=reason)
 
 
 def holds_base(header: Header, reference: Reference) -> bool:

@@ -52,10 +52,15 @@ def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
 
 def peft_logits(base: Path, adapter: Path | None, ids: list[int]) -> torch.Tensor:
     """Logits (n, vocabulary) of base and adapter in float32, the adapter not merged."""
-    model: Any = load_base(base)
-    if adapter is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = PeftModel.from_pretrained(model, adapter)
     with torch.no_grad():
-        return model(torch.tensor([ids])).logits[0]
+        return load_unmerged(base, adapter)(torch.tensor([ids])).logits[0]
+
+
+def load_unmerged(base: Path, adapter: Path | None) -> Any:
+    """The base in float32 with the adapter on top of it, as Transformers and PEFT load them."""
+    model: Any = load_base(base)
+    if adapter is None:
+        return model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(model, adapter)

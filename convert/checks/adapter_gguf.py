@@ -29,21 +29,25 @@ def check_adapter_file(path: Path) -> tuple[Check, Header | None]:
     try:
         header = read_header(path)
     except Malformed as fault:
-        return failed("file", f"it is not a well-formed GGUF: {fault}", where=path.name), None
+        return _broken(f"it is not a well-formed GGUF: {fault}", where=path.name), None
     wanted = {"general.type": "adapter", "general.architecture": "llama", "adapter.type": "lora"}
     for key, value in wanted.items():
         if header.metadata.get(key) != value:
-            return failed("file", f"{key} is {header.metadata.get(key)!r}, not {value!r}", where=key), header
+            return _broken(f"{key} is {header.metadata.get(key)!r}, not {value!r}", where=key), header
     if unknown := [key for key in header.metadata if key.startswith("adapter.") and key not in KNOWN_KEYS]:
-        return failed("file", f"{unknown[0]} is a key that this adapter does not need", where=unknown[0]), header
+        return _broken(f"{unknown[0]} is a key that this adapter does not need", where=unknown[0]), header
     names = {name.rpartition(".lora_")[0] for name in header.tensors}
     for name in sorted(names):
         if f"{name}.lora_a" not in header.tensors or f"{name}.lora_b" not in header.tensors:
-            return failed("file", f"{name or 'a tensor'} is no pair of lora_a and lora_b", where=name), header
+            return _broken(f"{name or 'a tensor'} is no pair of lora_a and lora_b", where=name), header
     for tensor in header.tensors.values():
         if len(tensor.shape) != 2 or first_not_finite(header, tensor) is not None:
-            return failed("file", f"{tensor.name} is no matrix, or holds NaN or infinity", where=tensor.name), header
+            return _broken(f"{tensor.name} is no matrix, or holds NaN or infinity", where=tensor.name), header
     return Check("file", "pass", f"{len(names)} pairs, all whole and finite", reason=WHOLE), header
+
+
+def _broken(cause: str, *, where: str) -> Check:
+    return failed("file", cause, where=where, figure="broken", bound="whole", reason=WHOLE)
 
 
 def check_products(header: Header, reference: Reference) -> Check:
@@ -56,13 +60,18 @@ def check_products(header: Header, reference: Reference) -> Check:
         cause = (
             f"a GGUF adapter cannot hold DoRA or saved modules, and this one has {', '.join(beyond[:3])}: merge instead"
         )
-        return failed("tensors", cause, where=beyond[0])
+        figure = f"{len(beyond)} parts that the format cannot hold"
+        return failed("tensors", cause, where=beyond[0], figure=figure, bound="0", reason=REASON)
     touched = {name for name, entry in expected.items() if entry.parameter.removesuffix(".weight") in adapter.layers}
     found = {name.rpartition(".lora_")[0] for name in header.tensors}
     if touched != found:
         missing, extra = sorted(touched - found), sorted(found - touched)
         where = ", ".join([f"missing {name}" for name in missing[:3]] + [f"extra {name}" for name in extra[:3]])
-        return failed("tensors", "the file does not change the weights that the adapter changes", where=where)
+        cause, figure = (
+            "the file does not change the weights that the adapter changes",
+            f"{len(touched ^ found)} differ",
+        )
+        return failed("tensors", cause, where=where, figure=figure, bound="0", reason=REASON)
     worst, worst_name, bound = 0.0, "", PRODUCT_BOUNDS["F32"]
     for name in sorted(touched):
         error, limit = _product_error(header, name, reference)

@@ -127,21 +127,21 @@ def make_prompts(
     return prompts
 
 
-def compare(truth: Run, found: Callable[[list[int]], np.ndarray]) -> Measured:
-    """`found(ids)` gives (tokens, vocab) float32 logits for each prompt of the truth."""
+def compare(prompts: list[list[int]], truth: Run, found: Callable[[list[int]], np.ndarray]) -> Measured:
+    """`found(ids)` gives the (tokens, vocab) float32 logits of a prompt."""
     with torch_threads(1):  # pieces that fit the cache are too small to share out
-        return _compare(truth, found)
+        return _compare(prompts, truth, found)
 
 
-def _compare(truth: Run, found: Callable[[list[int]], np.ndarray]) -> Measured:
+def _compare(prompts: list[list[int]], truth: Run, found: Callable[[list[int]], np.ndarray]) -> Measured:
     import torch
 
     divergences: list[np.ndarray] = []
     same = tokens = 0
     square = spread = largest = 0.0
-    for number, ids in enumerate(truth.prompts):
-        progress.update("comparing logits", number, len(truth.prompts))
-        logits, expected = found(ids), truth.logits[number]
+    for number, ids in enumerate(prompts):
+        progress.update("comparing logits", number, len(prompts))
+        logits, expected = found(ids), truth.of(ids)
         step = max(1, CHUNK_VALUES // logits.shape[1])
         for start in range(0, len(ids), step):
             p = torch.from_numpy(expected[start : start + step])
@@ -160,7 +160,7 @@ def _compare(truth: Run, found: Callable[[list[int]], np.ndarray]) -> Measured:
     worst = int(together.argmax())
     relative = float(np.sqrt(square / max(spread, 1e-30)))
     figures = Figures(float(together.mean()), float(together.max()), same / tokens, relative)
-    return Measured(figures, tokens, largest, _position(worst, truth))
+    return Measured(figures, tokens, largest, _position(worst, prompts))
 
 
 def kl_divergence(p: Any, q: Any) -> Any:
@@ -176,8 +176,8 @@ def kl_divergence(p: Any, q: Any) -> Any:
     return (log_p.exp() * (difference + torch.expm1((-difference).clamp(max=80)))).sum(1)
 
 
-def _position(index: int, truth: Run) -> str:
-    for number, ids in enumerate(truth.prompts):
+def _position(index: int, prompts: list[list[int]]) -> str:
+    for number, ids in enumerate(prompts):
         if index < len(ids):
             return f"prompt {number}, position {index}"
         index -= len(ids)
@@ -187,6 +187,7 @@ def _position(index: int, truth: Run) -> str:
 def check_logits(
     model: Model,
     file_type: str | None,
+    prompts: list[list[int]],
     truth: Run,
     noise: Callable[[], Run] | None,
     adapter: Any = None,
@@ -194,21 +195,19 @@ def check_logits(
 ) -> tuple[Check, Measured]:
     """The check, and what was measured. `noise` computes the run of the imitation; None where the file's own weights are not
     trusted. Raises LlamaCppError where llama.cpp cannot compute."""
-    longest = max(map(len, truth.prompts))
+    longest = max(map(len, prompts))
     with Context(model, context_tokens=longest, batch_tokens=BATCH_TOKENS) as context:
         if adapter is not None:
             context.set_adapter(adapter)
-        measured = compare(truth, context.logits)
+        measured = compare(prompts, truth, context.logits)
     bounds, reason = stated_bounds(file_type), f"stated for {file_type}, at batches of {BATCH_TOKENS} tokens"
     details: dict[str, Any] = {
-        "tokens": measured.tokens, "prompts": len(truth.prompts), "longest_prompt": longest,
+        "tokens": measured.tokens, "prompts": len(prompts), "longest_prompt": longest,
         "longest_prompt_fills_the_context": longest == model.n_ctx_train,
         **dataclasses.asdict(measured.figures), "largest_difference": measured.largest_difference,
     }  # fmt: skip
     if measured.figures.beyond(bounds) and noise is not None:
-        imitation = noise()
-        numbers = {tuple(ids): number for number, ids in enumerate(imitation.prompts)}
-        imitated = compare(truth, lambda ids: imitation.logits[numbers[tuple(ids)]])
+        imitated = compare(prompts, truth, noise().of)
         details["imitated_rounding"] = dataclasses.asdict(imitated.figures)
         bounds = _widened(bounds, imitated)
         reason = (

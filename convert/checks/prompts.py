@@ -47,15 +47,17 @@ def check_prompts(model: Model, header: Header, chat: Chat | None) -> Check:
         if stored is None:
             return skipped("prompts", "this model has no chat template, and the file has none")
         return failed(
-            "prompts", "the model was trained without a chat template, and the file carries one", where=TEMPLATE_KEY
-        )
+            "prompts", "the model was trained without a chat template, and the file carries one", where=TEMPLATE_KEY,
+            figure="a template", bound="no template", reason=REASON,
+        )  # fmt: skip
     if not isinstance(stored, str):
         return failed("prompts", "the chat template is missing: every program would guess another", where=TEMPLATE_KEY,
                       figure="no template", bound="the template", reason=REASON)  # fmt: skip
     try:
         inside = Chat(stored, cast(Tokenizer, _SpecialTexts(header)))
     except MedllamaError as error:
-        return failed("prompts", f"the file's template cannot be used: {error.message}", where=TEMPLATE_KEY)
+        return failed("prompts", f"the file's template cannot be used: {error.message}", where=TEMPLATE_KEY,
+                      figure="not usable", bound="the template", reason=REASON)  # fmt: skip
     wrong, tried, first = 0, 0, ""
     for messages in conversations():
         is_prompt = messages[-1]["role"] == "user"

@@ -236,17 +236,26 @@ def _read_config(base: Path) -> Any:
 
 
 def _open_weights(base: Path) -> dict[str, Callable[[], Any]]:
-    """For each stored tensor a function that gives its safetensors slice, which is read when rows are asked for."""
+    """For each stored tensor a function that gives its safetensors slice, which is read when rows are asked for.
+
+    Each opens its file again: the library maps files, and what was read through a mapping counts as memory until it is closed.
+    """
     from safetensors import SafetensorError, safe_open
 
     stored: dict[str, Callable[[], Any]] = {}
     for path in safetensors_files(base):
         try:
-            file = safe_open(path, "pt")
+            with safe_open(path, "pt") as file:
+                stored |= {name: functools.partial(_slice, path, name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is not safetensors: {error}", hint="it may be cut short; copy it again") from None
-        stored |= {name: functools.partial(file.get_slice, name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     return stored
+
+
+def _slice(path: Path, name: str) -> Any:
+    from safetensors import safe_open
+
+    return safe_open(path, "pt").get_slice(name)
 
 
 def _require_shapes(reference: Reference) -> None:

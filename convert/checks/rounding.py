@@ -9,54 +9,58 @@ rounding of float32.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convert.checks import hugging_face
 from convert.checks.gguf_file import Header, to_float32
 from convert.checks.reference import Weights, checkpoint_rows
+
+if TYPE_CHECKING:
+    import torch
 
 BLOCKS_OF_32 = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4")
 
 
-def imitate(header: Header, weights: Weights) -> Callable[[Any], Any]:
-    """A function that turns a loaded Hugging Face model into the imitation of this file."""
+class FileWeights(hugging_face.Weights):
+    """A file's weights in Transformers' row order, and its rounding of activations."""
 
-    def prepare(model: Any) -> Any:
+    def __init__(self, header: Header, weights: Weights) -> None:
+        super().__init__(weights.reference)
+        self.header = header
+        self.sources = {
+            expected.parameter: (name if name in header.tensors else "token_embd.weight", expected)
+            for name, expected in weights.expected.items()
+        }
+        self.kinds = {parameter: header.tensors[source].type for parameter, (source, _) in self.sources.items()}
+
+    def parameter(self, name: str) -> torch.Tensor:
         import torch
 
-        modules = {plain_name(name): module for name, module in model.named_modules()}
-        types = set()
-        for name, expected in weights.expected.items():
-            source = name if name in header.tensors else "token_embd.weight"
-            module_name, _, attribute = expected.parameter.rpartition(".")
-            values = torch.from_numpy(_stored(header, source, expected.head_dim).reshape(expected.shape))
-            module = modules[module_name]
-            setattr(module, attribute, torch.nn.Parameter(values, requires_grad=False))
-            kind = header.tensors[source].type
-            types.add(kind)
-            if isinstance(module, torch.nn.Linear) and attribute == "weight" and kind != "F32":
+        source, expected = self.sources[name]
+        tensor = self.header.tensors[source]
+        values = to_float32(self.header.read_rows(tensor), tensor.type)
+        if expected.head_dim is None:
+            return torch.from_numpy(np.array(values).reshape(expected.shape))
+        rows = values.reshape(tensor.shape[0], -1)
+        restored = np.empty_like(rows)
+        restored[checkpoint_rows(np.arange(len(rows)), expected.head_dim)] = rows
+        return torch.from_numpy(restored.reshape(expected.shape))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return torch.float64 if set(self.kinds.values()) == {"F32"} else torch.float32
+
+    def prepare(self, model: Any) -> None:
+        import torch
+
+        for name, module in model.named_modules():
+            kind = self.kinds.get(f"{hugging_face.plain_name(name)}.weight", "F32")
+            if isinstance(module, torch.nn.Linear) and kind != "F32":
                 module.register_forward_pre_hook(_rounding(kind))
-        return model.double() if types == {"F32"} else model
-
-    return prepare
-
-
-def plain_name(name: str) -> str:
-    """A module's name without what PEFT wraps around it."""
-    return name.removeprefix("base_model.model.").removesuffix(".base_layer")
-
-
-def _stored(header: Header, name: str, head_dim: int | None) -> np.ndarray:
-    """A tensor of the file in Transformers' row order, float32."""
-    tensor = header.tensors[name]
-    values = to_float32(header.read_rows(tensor), tensor.type)
-    if head_dim is None:
-        return np.array(values)
-    rows = values.reshape(tensor.shape[0], -1)
-    restored = np.empty_like(rows)
-    restored[checkpoint_rows(np.arange(len(rows)), head_dim)] = rows
-    return restored
 
 
 def _rounding(kind: str) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from convert.checks.ends import Ends, read_ends
 from convert.checks.gguf_file import Header
 from convert.checks.greedy import NEW_TOKENS, OPENING_TOKENS, OPENINGS, SAMPLE_NEW_TOKENS, SAMPLE_OPENINGS
 from convert.checks.reference import Reference, Weights, Which, read_reference
-from convert.checks.rounding import imitate
+from convert.checks.rounding import FileWeights
 from convert.checks.tensors import SAMPLED_ROWS
 from convert.checks.tokenizer import Case, make_cases, transformers_differences
 from convert.checks.tokens import Table, read_table
@@ -71,33 +71,39 @@ class Subject:
         )  # fmt: skip
 
     def truth(self, which: Which) -> hugging_face.Run:
-        """What the Hugging Face model computes; once for all files."""
+        """What the Hugging Face model says to the prompts; once for all files."""
         if which not in self._runs:
-            openings = self._openings()
-            room = self.reference.config.max_position_embeddings - OPENING_TOKENS
-            new_tokens = SAMPLE_NEW_TOKENS if self.config.sample else NEW_TOKENS
-            self._runs[which] = hugging_face.run(
-                self.reference, self.reference.weights(which).vocabulary_rows, self.prompts, with_adapter=which == "merged",
-                openings=openings, new_tokens=max(1, min(new_tokens, room)), ends=self.ends.all_ends, threads=self.threads,
-            )  # fmt: skip
+            self._runs[which] = self.read(which, self.prompts)
         return self._runs[which]
+
+    def read(self, which: Which, sequences: Sequence[Sequence[int]]) -> hugging_face.Run:
+        """What the Hugging Face model says to any sequences of ids."""
+        rows = self.reference.weights(which).vocabulary_rows
+        return hugging_face.run(self.reference, rows, sequences, with_adapter=which == "merged", threads=self.threads)
 
     @functools.cached_property
     def _runs(self) -> dict[Which, hugging_face.Run]:
         return {}
 
-    def _openings(self) -> list[list[int]]:
+    @property
+    def openings(self) -> list[list[int]]:
         """Openings of one length for the greedy check: the beginnings of the prompts that are text."""
         count = SAMPLE_OPENINGS if self.config.sample else OPENINGS
         of_text = [ids for number, ids in enumerate(self.prompts) if logits.is_text(number)]
         length = min(OPENING_TOKENS, *map(len, of_text))
         return [ids[:length] for ids in of_text[:count]]
 
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens the greedy check lets the model write after an opening."""
+        room = self.reference.config.max_position_embeddings - OPENING_TOKENS
+        return max(1, min(SAMPLE_NEW_TOKENS if self.config.sample else NEW_TOKENS, room))
+
     def imitation(self, header: Header, weights: Weights, *, with_adapter: bool) -> Callable[[], hugging_face.Run]:
         """The run of the Hugging Face model with this file's weights and rounding, for when it is needed."""
         return lambda: hugging_face.run(
             self.reference, weights.vocabulary_rows, self.prompts, with_adapter=with_adapter,
-            prepare=imitate(header, weights), threads=self.threads,
+            weights=FileWeights(header, weights), threads=self.threads,
         )  # fmt: skip
 
     def facts(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_figures_and_names_that_json_cannot_hold_are_written_all_the_same() -> N
     broken = "right-\udcff.gguf"  # how Python shows a file name that is no UTF-8
     checks = (
         Check("logits", "fail", math.nan, 1e-4, details={"max_kld": math.inf, broken: [broken]}, where=broken),
-        failed("file", "cut short"),
+        failed("file", "cut short", where="", figure="broken", bound="whole", reason=""),
         skipped("greedy", "the file is broken"),
     )
     certificate = Certificate({"base": None}, (FileReport("a.gguf", "0" * 64, 1, None, "base", checks),))

@@ -13,11 +13,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from convert.checks.hugging_face import load_model
 from convert.checks.reference import Reference, checkpoint_rows, read_reference
 from convert.checks.tensors import round_to
 from medllama.errors import InputError, UnsupportedError
-from tests.adapters import LINEAR, make_adapter
+from tests.adapters import LINEAR, load_unmerged, make_adapter
 from tests.checkpoints import make_llama2_checkpoint
 
 IDS = [1, 5, 17, 300, 7, 42, 480]
@@ -58,9 +57,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_the_weights_are_what_peft_computes(kind: str, base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", **KINDS[kind])
     reference = read_reference(base, adapter)
-    rows = reference.weights("merged").vocabulary_rows
-    unmerged = load_model(reference, rows, with_adapter=True).double()
-    plain = load_model(reference, rows, with_adapter=False).double()
+    unmerged, plain = load_unmerged(base, adapter).double(), load_unmerged(base, None).double()
     with torch.inference_mode():
         before = plain(torch.tensor([IDS])).logits
         carry(reference, plain)
