@@ -25,7 +25,7 @@ from convert.architecture import Shape
 from convert.config import FILE_TYPES
 from convert.metadata import Provenance, write_origin
 from convert.tensors import Target, to_llama_cpp_layout
-from convert.weights import RAW_TYPES, round_to
+from convert.weights import RAW_TYPES, StoredTensor, round_to
 from medllama.errors import UnsupportedError
 
 Array = numpy.typing.NDArray[Any]
@@ -40,13 +40,15 @@ class Pair:
     b: Array
 
 
-def check_fits_format(adapter: Adapter) -> None:
-    """Raise UnsupportedError for an adapter that is more than A and B."""
+def check_fits_format(adapter: Adapter, stored: dict[str, StoredTensor]) -> None:
+    """Raise UnsupportedError for an adapter that is more than A and B. PEFT saves the embedding and the head beside a LoRA on
+    them even where they are the base's, `stored`: those need no place."""
+    saved = [name for name, tensor in sorted(adapter.saved.items()) if not _is_stored(tensor, stored.get(name))]
     reasons = []
     if any(module.magnitude is not None for module in adapter.modules.values()):
         reasons.append("DoRA's magnitudes")
-    if adapter.saved:
-        reasons.append(f"saved modules ({', '.join(sorted(adapter.saved)[:3])})")
+    if saved:
+        reasons.append(f"saved modules ({', '.join(saved[:3])})")
     if adapter.trained_tokens:
         reasons.append("trained tokens")
     if reasons:
@@ -54,6 +56,10 @@ def check_fits_format(adapter: Adapter) -> None:
             f"{adapter.path} has {' and '.join(reasons)}, which an adapter GGUF cannot hold",
             hint="merge instead: the same command without --adapter-only",
         )
+
+
+def _is_stored(tensor: StoredTensor, base: StoredTensor | None) -> bool:
+    return base is not None and numpy.array_equal(tensor.float32(), base.float32())
 
 
 def write_adapter_gguf(
