@@ -1,51 +1,54 @@
-"""`medllama plan RECIPE`: what a run will need, from the recipe and the base's shape; nothing is touched.
+"""`medllama plan RECIPE`: what a run will need, stage by stage, from the recipe, the base's shape and the data; nothing is touched.
+
+    medllama plan tiny
 
 Sizes are computed, not guessed: parameters from the shape, bytes per parameter from the file types. Times follow from the
-operations to do and a matrix product that is timed here (a tenth of a second), so they are those of this CPU; the time of a GPU is
-not predicted. What cannot be known before the data is prepared is said to be unknown.
+operations to do and a matrix product of the model's own size that is timed here, so they are those of this CPU as busy as it is now,
+within a factor of three (a test compares them with a run); the time of a GPU is not predicted. What cannot be known before the data
+is here is said to be unknown.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from medllama.checkpoint import read_config, require_llama
-from medllama.config import looks_like_hub_id, source_path
-from medllama.errors import InputError
+from medllama.config import source_path
 from medllama.pipeline import configure_all, refuse
+from medllama.progress import duration
 from medllama.recipe import Recipe
+from medllama.shapes import count_lora_parameters, count_parameters, file_bytes, find_shape
 from medllama.stages import STAGES
+from medllama.workload import Workload, workload
 
-# Published shapes of the bases that the shipped recipes name, for planning before their weights are here.
-PUBLISHED_SHAPES = {
-    "meta-llama/Llama-2-7b-hf": {
-        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 32, "vocab_size": 32000, "tie_word_embeddings": False,
-    },
-    "meta-llama/Llama-3.2-1B": {
-        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
 LICENCES = {
     "meta-llama/Llama-2-": "Llama 2 Community License: accept it on the model's page; its text and notice travel with the weights",
     "meta-llama/Llama-3.2-": 'Llama 3.2 Community License: accept it; show "Built with Llama"; the name begins with "Llama"',
 }
-BITS_PER_WEIGHT = {
-    "F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8.5, "Q6_K": 6.57, "Q5_K_M": 5.69, "Q5_K_S": 5.53, "Q4_K_M": 4.86,
-    "Q4_K_S": 4.58, "Q4_0": 4.55, "Q3_K_M": 3.91, "Q2_K": 3.0,
-}  # fmt: skip
-LIBRARIES_BYTES = 0.6e9  # resident memory of PyTorch, Transformers and TRL before any model
-VERIFY_TOKENS = 3000
-CHARACTERS_PER_TOKEN = 4.0
+CORE_BYTES = 0.1e9  # resident memory of medllama itself
+LIBRARIES_BYTES = 0.8e9  # with PyTorch, Transformers and TRL, before any model
+CERTIFICATE_TOKENS = 2_900  # of verify's prompts, and of the texts that it lets a file write
+CERTIFICATE_SECONDS = 2.5  # of verify's strings and prompts, for each file
+LARGEST_LOGITS_BYTES = 0.5e9  # that verify and eval hold at once
+# Seconds a parameter on one core: merging and rounding a file of 16 bits, quantizing one from it, comparing either with the truth
+# (python -m benchmarks.verify --shape 1.1b --full).
+MERGE, QUANTIZE, COMPARE = 12e-9, 75e-9, 150e-9
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one stage needs: None is unknown. `disk_bytes` are written; some of them only for a while."""
+
+    seconds: float | None
+    memory_bytes: float | None
+    disk_bytes: float | None
 
 
 def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
@@ -53,109 +56,99 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     folder = runs_dir.absolute() / recipe.name
     configs, problems = configure_all(STAGES, recipe, folder, {})
     refuse(recipe, {}, problems)
-    shape, where = find_shape(configs["train"].base_model)
-    parameters = count_parameters(shape)
-    lora = count_lora_parameters(shape, configs["train"].rank)
-    convert = configs["convert"]
-    disk = {"adapter": lora * 4} | {name: file_bytes(parameters, name) for name in convert.file_types}
+    train, convert = configs["train"], configs["convert"]
+    shape, where = find_shape(train.base_model)
+    base = Path(train.base_model).expanduser() if where == "here" else None
+    work = workload(configs["prepare"], train, configs["eval"], base) if not recipe.missing.get("prepare") else None
+    parameters, lora = count_parameters(shape), count_lora_parameters(shape, train.rank)
+    files = {f"GGUF {name}": file_bytes(parameters, name) for name in convert.file_types}
+    for_a_while = {}
+    if convert.quantized_types and "F16" not in convert.file_types and "BF16" not in convert.file_types:
+        for_a_while["16 bits, to quantize from"] = file_bytes(parameters, "F16")
     if (baseline := convert.baseline_path()) is not None:
-        disk["the base, quantized"] = file_bytes(parameters, baseline.stem.rpartition("-")[2])
-        disk["the base at 16 bits, for a while"] = file_bytes(parameters, "F16")
+        files["GGUF of the base"] = file_bytes(parameters, baseline.stem.rpartition("-")[2])
+        for_a_while["the base at 16 bits, to quantize from"] = file_bytes(parameters, "F16")
+    disk = {"adapter": 4 * lora} | files | for_a_while
+    if work is not None:
+        disk["data"] = work.data_bytes
     if where == "hub":
-        disk["base (download)"] = parameters * 2
-    memory = {
-        "train on a CPU": round(LIBRARIES_BYTES + 4 * parameters + 16 * lora),
-        "train on a GPU, before activations": round(2 * parameters + 16 * lora),
-        "convert": round(0.2e9 + 3 * 4 * shape["vocab_size"] * shape["hidden_size"]),
-        "verify": round(LIBRARIES_BYTES + 4 * parameters + parameters * 2),
-    }
-    rate = measured_operations_per_second()
-    tokens = prepared_tokens(configs["train"].data)
-    seconds: dict[str, float | None] = {
-        "train on this CPU": None if tokens is None else 4 * parameters * tokens * configs["train"].epochs / rate,
-        "verify": 2 * 2 * parameters * VERIFY_TOKENS / rate,
-    }
+        disk["base (download)"] = 2 * parameters
+    needs = _needs(shape, parameters, lora, configs, work, files, sum(for_a_while.values()))
     figures: dict[str, Any] = {
         "recipe": recipe.name,
         "missing": [problem for problems in recipe.missing.values() for problem in problems],
-        "base_model": configs["train"].base_model,
+        "base_model": train.base_model,
         "base_is": where,
         "parameters": parameters,
         "lora_parameters": lora,
+        "training_tokens": round(work.training_tokens * train.epochs) if work is not None else None,
         "disk_bytes": disk,
         "free_disk_bytes": shutil.disk_usage(_existing(folder)).free,
-        "memory_bytes": memory,
-        "seconds": seconds,
-        "licences": _licences(configs["train"].base_model, configs["prepare"].source),
+        "gpu_memory_bytes": round(2 * parameters + 16 * lora),
+        "stages": {name: asdict(entry) for name, entry in needs.items()},
+        "licences": _licences(train.base_model, configs["prepare"].source),
     }
     _print(figures)
     return figures
 
 
-def file_bytes(parameters: int, file_type: str) -> int:
-    """About how large a GGUF of this type is; 16 bits a weight where the type is not in the table."""
-    return round(parameters * BITS_PER_WEIGHT.get(file_type, 16) / 8)
+def _needs(
+    shape: dict[str, Any], parameters: int, lora: int, configs: dict[str, Any], work: Workload | None,
+    files: dict[str, int], for_a_while: int,
+) -> dict[str, Needs]:  # fmt: skip
+    """The needs of each stage on this CPU."""
+    train, cores = configs["train"], os.cpu_count() or 1
+    batch_tokens = train.batch_size * min(train.max_length, 64 if work is None else _tokens_of_a_record(work, train))
+    rate = operations_per_second(batch_tokens, shape)
+    vocabulary, hidden, layers = shape["vocab_size"], shape["hidden_size"], shape["num_hidden_layers"]
+    wide = 16 * hidden + 4 * shape["intermediate_size"]  # the values that a layer keeps of a token for its gradient
+    activations = 4 * batch_tokens * (layers * wide + 4 * vocabulary)
+    largest = 4 * vocabulary * hidden
+    ggufs = len(configs["verify"].gguf)
+    quantized = len(configs["convert"].quantized_types) + ("GGUF of the base" in files)
+    sixteen = len(files) - quantized + 1 + (for_a_while > 0)
+    forward = 2 * parameters / rate  # seconds a token
+    data = None if work is None else work.data_bytes
+    measured = 0 if work is None else work.evaluated_tokens * 2 * forward
+    return {
+        "prepare": Needs(None if data is None else 1 + data / 10e6, CORE_BYTES, data),
+        "train": Needs(
+            None if work is None else 10 + 2 * forward * work.training_tokens * train.epochs,
+            LIBRARIES_BYTES + 4 * parameters + 16 * lora + activations,
+            4 * lora,
+        ),
+        "convert": Needs(
+            1 + parameters * (MERGE * sixteen + QUANTIZE * quantized) / cores,
+            LIBRARIES_BYTES + 3 * largest,
+            sum(files.values()) + for_a_while,
+        ),
+        "verify": Needs(
+            2 + CERTIFICATE_SECONDS * ggufs + (1 + ggufs) * forward * CERTIFICATE_TOKENS + parameters * COMPARE * ggufs / cores,
+            LIBRARIES_BYTES + largest + min(LARGEST_LOGITS_BYTES, 4 * CERTIFICATE_TOKENS * vocabulary) + max(files.values()),
+            None,
+        ),
+        "eval": Needs(
+            None if work is None else 1 + measured,
+            LIBRARIES_BYTES + min(files.values()) + min(LARGEST_LOGITS_BYTES, 4 * CERTIFICATE_TOKENS * vocabulary),
+            None,
+        ),
+    }  # fmt: skip
 
 
-def find_shape(base_model: str) -> tuple[dict[str, Any], str]:
-    """The shape of a base, and whether it is a folder ("here") or still to be downloaded ("hub")."""
-    name = base_model.split("@")[0]
-    if (folder := Path(base_model).expanduser()).is_dir():
-        shape = read_config(folder)
-        require_llama(shape, folder)
-        return shape | {"num_key_value_heads": shape.get("num_key_value_heads") or shape["num_attention_heads"]}, "here"
-    if name in PUBLISHED_SHAPES:
-        return PUBLISHED_SHAPES[name], "hub"
-    hint = "download it first: hf download " + name if looks_like_hub_id(name) else "name a folder with a config.json"
-    raise InputError(f"the shape of {base_model} is not known here", hint=hint)
+def _tokens_of_a_record(work: Workload, train: Any) -> int:
+    return min(train.max_length, max(1, round(work.training_tokens / max(1, work.records))))
 
 
-def count_parameters(shape: dict[str, Any]) -> int:
-    """The parameters of a Llama of this shape, biases left out."""
-    hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
-    embedding = shape["vocab_size"] * hidden * (1 if shape.get("tie_word_embeddings") else 2)
-    matrices = sum(rows * columns for rows, columns in _linear_layers(shape))
-    return embedding + layers * (matrices + 2 * hidden) + hidden
-
-
-def count_lora_parameters(shape: dict[str, Any], rank: int) -> int:
-    """The parameters of a LoRA of this rank on every linear layer."""
-    return shape["num_hidden_layers"] * sum(rank * (rows + columns) for rows, columns in _linear_layers(shape))
-
-
-def _linear_layers(shape: dict[str, Any]) -> list[tuple[int, int]]:
-    hidden, heads = shape["hidden_size"], shape["num_attention_heads"]
-    head_dim = shape.get("head_dim") or hidden // heads
-    query, key = heads * head_dim, shape["num_key_value_heads"] * head_dim
-    feed_forward = shape["intermediate_size"]
-    attention = [(query, hidden), (key, hidden), (key, hidden), (hidden, query)]
-    return [*attention, (feed_forward, hidden), (feed_forward, hidden), (hidden, feed_forward)]
-
-
-def measured_operations_per_second() -> float:
-    """Float32 operations a second of a matrix product on this CPU: the best of three."""
-    size = 1024
-    matrix = numpy.ones((size, size), dtype=numpy.float32)
-    best = 0.0
-    for _ in range(3):
+def operations_per_second(tokens: int, shape: dict[str, Any]) -> float:
+    """Float32 operations a second of a layer's product on this CPU, (tokens, hidden) by (hidden, intermediate): the best of five."""
+    left = numpy.ones((min(tokens, 1024), shape["hidden_size"]), dtype=numpy.float32)
+    right = numpy.ones((shape["hidden_size"], shape["intermediate_size"]), dtype=numpy.float32)
+    best = float("inf")
+    for _ in range(5):
         started = time.perf_counter()
-        matrix @ matrix
-        best = max(best, 2 * size**3 / (time.perf_counter() - started))
-    return best
-
-
-def prepared_tokens(data: Path) -> int | None:
-    """About how many tokens a prepared training file holds (a quarter of its characters); None before it is prepared."""
-    path = data / "train.jsonl"
-    if not path.is_file():
-        return None
-    characters = 0
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            record = json.loads(line)
-            texts = [message["content"] for message in record.get("messages", [])] or [record.get("text", "")]
-            characters += sum(map(len, texts))
-    return round(characters / CHARACTERS_PER_TOKEN)
+        left @ right
+        best = min(best, time.perf_counter() - started)
+    return 2 * left.shape[0] * right.size / best
 
 
 def _licences(base_model: str, sources: tuple[str, ...]) -> dict[str, str]:
@@ -182,23 +175,33 @@ def _existing(path: Path) -> Path:
 
 def _print(figures: dict[str, Any]) -> None:
     where = "on this disk" if figures["base_is"] == "here" else "to be downloaded"
-    total = sum(figures["disk_bytes"].values())
+    total, free = sum(figures["disk_bytes"].values()), figures["free_disk_bytes"]
+    tokens = figures["training_tokens"]
     lines = [
         f"plan of {figures['recipe']}: {figures['base_model']} ({where}), {figures['parameters'] / 1e6:,.1f} M parameters, "
-        f"LoRA {figures['lora_parameters'] / 1e6:,.2f} M",
-        f"disk     {total / 1e9:.2f} GB: "
-        + ", ".join(f"{name} {size / 1e9:.2f}" for name, size in figures["disk_bytes"].items()),
-        f"         {figures['free_disk_bytes'] / 1e9:.0f} GB are free"
-        + ("" if figures["free_disk_bytes"] > total else ": not enough"),
+        f"LoRA {figures['lora_parameters'] / 1e6:,.2f} M, "
+        + ("training tokens unknown until the data is here" if tokens is None else f"{tokens:,} training tokens"),
+        f"{'stage':<9}{f'time on {os.cpu_count()} cores':>16}{'memory':>10}{'disk':>10}",
     ]
-    lines += [f"memory   {size / 1e9:6.2f} GB  {name}" for name, size in figures["memory_bytes"].items()]
-    for name, seconds in figures["seconds"].items():
-        shown = (
-            "known once the data is prepared"
-            if seconds is None
-            else f"at least {seconds / 60:,.1f} minutes of arithmetic"
-        )
-        lines.append(f"time     {name}: {shown} on {os.cpu_count()} cores")
+    for name, needs in figures["stages"].items():
+        cells = [_seconds(needs["seconds"]), _bytes(needs["memory_bytes"]), _bytes(needs["disk_bytes"])]
+        lines.append(f"{name:<9}{cells[0]:>16}{cells[1]:>10}{cells[2]:>10}")
+    lines += [
+        f"training on a GPU takes {_bytes(figures['gpu_memory_bytes'])} of its memory before activations; its time is not predicted",
+        f"disk     {_bytes(total)} in all: "
+        + ", ".join(f"{name} {_bytes(size)}" for name, size in figures["disk_bytes"].items()),
+        f"         {_bytes(free)} are free" + ("" if free > total else ": not enough"),
+    ]
     lines += [f"licence  {name}: {text}" for name, text in figures["licences"].items()]
     lines += [f"missing  {problem}" for problem in figures["missing"]]
     print("\n".join(lines), file=sys.stderr)
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"about {duration(value)}"
+
+
+def _bytes(value: float | None) -> str:
+    if value is None:
+        return "little"
+    return f"{value / 1e9:,.2f} GB" if value >= 1e8 else f"{value / 1e6:,.1f} MB"
