@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medllama.errors import InputError
-from medllama.files import read_text, sha256_file
+from medllama.files import read_jsonl, sha256_file
 
 HINT = "a task is JSONL of question, options and answer, or of messages; medllama prepare writes both"
 MOST_OPTIONS = 26
@@ -69,7 +68,7 @@ class Task:
 def read_task(path: Path) -> Task:
     """Read a task. Raises InputError with file and line for what is no record of one."""
     records: list[Any] = []
-    for place, value in _lines(path):
+    for place, value in read_jsonl(path, HINT):
         record = _record(value, place)
         if records and type(record) is not type(records[0]):
             raise InputError(
@@ -79,22 +78,6 @@ def read_task(path: Path) -> Task:
     if not records:
         raise InputError(f"{path} has no records", hint=HINT)
     return Task(path.stem, path, sha256_file(path), tuple(records))
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The JSON objects of a file with their places, `file:line`; blank lines are nothing."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            value = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, which is no text
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{place}: not JSON: {error}", hint=HINT) from None
-        if not isinstance(value, dict):
-            raise InputError(f"{place}: not a JSON object: {line[:60]}", hint=HINT)
-        yield place, value
 
 
 def _record(value: dict[str, Any], place: str) -> Question | Passage:

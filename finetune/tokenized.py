@@ -9,8 +9,7 @@ anything heavy is loaded.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from finetune.records import Malformed, conversation, plain_text
 from medllama import progress
 from medllama.chat import IGNORED_LABEL, Chat, Labelled
 from medllama.errors import InputError
-from medllama.files import read_text
+from medllama.files import read_jsonl
 from medllama.tokenizer import Tokenizer
 
 
@@ -83,7 +82,7 @@ class RecordEncoder:
     def encode_file(self, path: Path) -> Tokenized:
         """The records of a JSONL file. Raises InputError with file and line for what cannot be a record."""
         records, truncated, dropped = [], 0, 0
-        for place, record in read_records(path):
+        for place, record in read_jsonl(path):
             labelled = self.encode(record, place)
             truncated += len(labelled.input_ids) > self.max_length
             ids = numpy.array(labelled.input_ids[: self.max_length], dtype=numpy.int32)
@@ -138,21 +137,3 @@ class RecordEncoder:
                 f"{place}: {token!r} has the id {highest}, but the base's embedding has only {self.embedding_rows} rows",
                 hint="the tokenizer and the weights are of different versions; copy both from one place",
             )
-
-
-def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every record of a JSONL file with its place, `file:line`. Raises InputError where a line is none."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{place} is not JSON: column {error.colno}: {error.msg}",
-                hint="one JSON object a line; the file may be cut short",
-            ) from None
-        if not isinstance(record, dict):
-            raise InputError(f"{place} is not a table", hint="one JSON object a line")
-        yield place, record

@@ -126,9 +126,8 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """The JSON value in `path`; InputError names the line where it is malformed."""
-    text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}",
@@ -136,6 +135,36 @@ def read_json(path: Path) -> Any:
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
         raise InputError(f"{path} is not JSON that can be read: {error}", hint="copy it again") from None
+
+
+def read_jsonl(
+    path: Path, hint: str = "one JSON object a line; the file may be cut short"
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of a JSONL file with its place, `file:line`; blank lines are nothing.
+
+    Lines are read as they are asked for. Raises InputError with the place where one is no JSON object, or no text.
+    """
+    if not path.is_file():
+        read_text(path)  # says why not
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            place = f"{path}:{number}"
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+                if not line:
+                    continue
+                value = json.loads(line)
+                json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, which is no text
+            except json.JSONDecodeError as error:
+                raise InputError(f"{place} is not JSON: column {error.colno}: {error.msg}", hint=hint) from None
+            except UnicodeDecodeError as error:
+                said = f"byte {raw[error.start]:#04x} at column {error.start + 1}"
+                raise InputError(f"{place} is not UTF-8: {said}", hint=hint) from None
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{place} is not JSON that can be read: {error}", hint=hint) from None
+            if not isinstance(value, dict):
+                raise InputError(f"{place} is not a JSON object: {line[:60]}", hint=hint)
+            yield place, value
 
 
 def sha256_file(path: Path) -> str:

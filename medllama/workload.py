@@ -7,7 +7,6 @@ and thrown away: the plan touches nothing.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from medllama import progress
 from medllama.chat import load_chat
 from medllama.config import source_path
 from medllama.errors import MedllamaError
+from medllama.files import read_jsonl
 from medllama.stages import BY_NAME
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -78,8 +78,7 @@ def _mean(path: Path, tokens: Callable[[dict[str, Any]], int]) -> tuple[float, i
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        yield from (record for _, record in read_jsonl(path))
 
 
 def _token_counter(train: Any, base: Path | None) -> Callable[[dict[str, Any]], int]:

@@ -36,7 +36,7 @@ def test_a_shipped_recipe_plans_and_touches_nothing(
     assert main(["plan", path.stem, "--runs-dir", str(tmp_path / "runs")]) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
-    for word in ("disk", "memory", "time", "licence"):
+    for word in ("stage", "train", "verify", "disk", "licence"):
         assert f"\n{word} " in shown.err
     assert list(tmp_path.iterdir()) == []
 

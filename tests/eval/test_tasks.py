@@ -64,7 +64,7 @@ def test_a_malformed_line_is_named(line: Any, said: str, tmp_path: Path) -> None
     path = write(tmp_path / "task.jsonl", ITEM, line)
     with pytest.raises(InputError) as caught:
         read_task(path)
-    assert caught.value.message.startswith(f"{path}:2: ")
+    assert caught.value.message.startswith(f"{path}:2")
     assert said in caught.value.message
     assert caught.value.hint
 

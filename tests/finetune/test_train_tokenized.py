@@ -122,7 +122,7 @@ def test_counts_are_of_tokens_and_of_learned_tokens(encoder: Encoder, tmp_path: 
     ("record", "reason"),
     [
         ('{"text": "cut', "train.jsonl:2 is not JSON"),
-        ("[1]", "train.jsonl:2 is not a table"),
+        ("[1]", "train.jsonl:2 is not a JSON object"),
         ({"prompt": "What?"}, "train.jsonl:2: neither messages nor text: prompt"),
         ({"messages": "What?"}, "train.jsonl:2: messages is not a list"),
         ({"messages": [{"role": "user"}]}, "train.jsonl:2: content is not text"),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from medllama.files import (
     atomic_file,
     partial_path,
     read_json,
+    read_jsonl,
     read_text,
     require_disk,
     sha256_file,
@@ -280,3 +282,27 @@ def test_a_disk_without_room_is_told_before_the_work_begins(tmp_path: Path) -> N
     ):
         require_disk(tmp_path / "not" / "there", 10**18, "convert")
     assert names(tmp_path) == []
+
+
+def test_the_objects_of_a_jsonl_file_come_with_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n  \r\n{"b": "\xc3\xa9"}\r\n')
+    assert list(read_jsonl(path)) == [(f"{path}:1", {"a": 1}), (f"{path}:4", {"b": "é"})]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"b": }', ":2 is not JSON: column 7: Expecting value"),
+        (b'{"b"', ":2 is not JSON: column 5"),
+        (b"[1]", ":2 is not a JSON object: [1]"),
+        (b'{"b": "\xe9"}', ":2 is not UTF-8: byte 0xe9 at column 8"),
+        (b'{"b": "\\ud800"}', ":2 is not JSON that can be read"),
+        (b"[" * 100_000, ":2 is not JSON that can be read"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named_with_its_place(line: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(InputError, match=re.escape(f"{path}{said}")):
+        list(read_jsonl(path))
