@@ -8,7 +8,10 @@ than twice, which is how one wrong row of 32,000 shows.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +63,8 @@ def check_tensors(header: Header, weights: Weights, *, sample: bool, seed: int) 
     values = unequal = 0
     largest_ratio = 0.0
     names = [name for name in header.tensors if name in weights.expected]
-    for done, name in enumerate(names):
+    for done, (name, tally) in enumerate(zip(names, _tallies(header, weights, names, sample, rng), strict=True)):
         progress.update(f"{header.path.name}: comparing {name}", done, len(names))
-        tally = compare(header, header.tensors[name], weights, row_runs(header.tensors[name].shape, sample, rng))
         values, unequal = values + tally.values, unequal + tally.unequal
         if tally.round_trip:
             largest_ratio = max(largest_ratio, float(np.sqrt(tally.error / tally.round_trip)))
@@ -84,6 +86,16 @@ def check_tensors(header: Header, weights: Weights, *, sample: bool, seed: int) 
     return Check("tensors", "fail", figure, "0", REASON, cause, where, details)
 
 
+def _tallies(
+    header: Header, weights: Weights, names: list[str], sample: bool, rng: np.random.Generator
+) -> Iterator[Tally]:
+    """The comparison of each tensor, in order; NumPy and ggml compute without Python's lock, so all cores take part."""
+    tensors = [header.tensors[name] for name in names]
+    runs = [row_runs(tensor.shape, sample, rng) for tensor in tensors]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(functools.partial(compare, header, weights), tensors, runs)
+
+
 def row_runs(shape: tuple[int, ...], sample: bool, rng: np.random.Generator) -> list[tuple[int, int]]:
     """The runs of rows to compare: all, or of a large matrix its first rows, its last, and some between."""
     rows, run = shape[0] if len(shape) > 1 else 1, SAMPLED_ROWS // 3
@@ -93,7 +105,7 @@ def row_runs(shape: tuple[int, ...], sample: bool, rng: np.random.Generator) -> 
     return [(0, run), (middle, middle + run), (rows - run, rows)]
 
 
-def compare(header: Header, tensor: Tensor, weights: Weights, runs: list[tuple[int, int]]) -> Tally:
+def compare(header: Header, weights: Weights, tensor: Tensor, runs: list[tuple[int, int]]) -> Tally:
     """One tensor against the truth."""
     tally = Tally()
     changed = weights.is_changed(tensor.name)
