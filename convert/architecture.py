@@ -108,7 +108,6 @@ class Shape:
     has_attention_bias: bool
     has_mlp_bias: bool
     is_tied: bool
-    dtype: str
 
 
 def read_shape(config: dict[str, Any], origin: object) -> Shape:
@@ -134,7 +133,6 @@ def read_shape(config: dict[str, Any], origin: object) -> Shape:
             has_attention_bias=bool(config.get("attention_bias")),
             has_mlp_bias=bool(config.get("mlp_bias")),
             is_tied=bool(config.get("tie_word_embeddings", False)),
-            dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch."),
         )
     except KeyError as error:
         raise InputError(
@@ -146,7 +144,9 @@ def _read_rope(config: dict[str, Any], origin: object) -> Rope:
     # As Transformers reads it: `rope_scaling` replaces `rope_parameters`, and the original context stands outside first.
     given = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     if nested := [name for name, value in given.items() if isinstance(value, dict)]:
-        raise UnsupportedError(f"{origin}: RoPE differs by layer ({', '.join(nested)}); llama.cpp's Llama has one for all")
+        raise UnsupportedError(
+            f"{origin}: RoPE differs by layer ({', '.join(nested)}); llama.cpp's Llama has one for all"
+        )
     theta = float(given.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_ROPE_THETA)
     kind = str(given.pop("rope_type", None) or given.get("type") or "default")
     given.pop("type", None)

@@ -2,8 +2,8 @@
 
     medllama convert --base-model DIR --adapter DIR --types safetensors --output-dir OUT
 
-Every tensor keeps the dtype that it has in the base, rounded once after a float32 merge; untouched tensors are the base's bytes. Shards of at most
-5 GB are written tensor by tensor. The tokenizer is the adapter's where it has one, else the base's.
+Every tensor keeps the dtype that it has in the base, rounded once after a float32 merge; untouched tensors are the base's bytes.
+Shards of at most 5 GB are written tensor by tensor. The tokenizer is the adapter's where it has one, else the base's.
 
 Source followed: the safetensors format; transformers' sharded checkpoints (model.safetensors.index.json).
 """
@@ -85,9 +85,7 @@ def _shards(targets: list[Target], dtypes: dict[str, str]) -> list[list[str]]:
     return shards
 
 
-def _write_shard(
-    path: Path, targets: list[Target], dtypes: dict[str, str], tensor: Callable[[Target], Array]
-) -> None:
+def _write_shard(path: Path, targets: list[Target], dtypes: dict[str, str], tensor: Callable[[Target], Array]) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for target in targets:

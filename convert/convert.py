@@ -18,6 +18,7 @@ from typing import Any
 import gguf
 import numpy
 import numpy.typing
+import yaml
 
 from convert.adapter import Adapter, read_adapter
 from convert.adapter_gguf import check_fits_format, write_adapter_gguf
@@ -59,6 +60,11 @@ class Source:
     def parameters(self) -> int:
         return sum(int(numpy.prod(target.shape)) for target in self.targets)
 
+    @property
+    def stored_type(self) -> str:
+        """The type of the base's embedding, "F32", "F16" or "BF16": config.json need not say it, and may be wrong."""
+        return self.stored[self.targets[0].stored].dtype
+
     def is_merged(self, target: Target) -> bool:
         """Whether the adapter changes this tensor."""
         return self.adapter is not None and not target.is_untouched and self.adapter.touches(target.source)
@@ -80,7 +86,7 @@ def convert(config: ConvertConfig) -> StageResult:
     source = read_source(config)
     if config.adapter_only:
         return _convert_adapter(config, source)
-    intermediate = intermediate_type(config.file_types, source.shape.dtype)
+    intermediate = intermediate_type(config.file_types, source.stored_type)
     work = [(config, source)]
     if (baseline := config.baseline()) is not None:
         # The same template, so that both models are asked the same.
@@ -132,8 +138,10 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
 
 def _write_checkpoint(config: ConvertConfig, source: Source) -> None:
     """Write the merged model as a Hugging Face checkpoint, every tensor in its own dtype of the base."""
-    embedding = source.stored[source.targets[0].stored]  # for a head that the base does not store
-    dtypes = {target.source: source.stored.get(target.stored, embedding).dtype for target in source.targets}
+    dtypes = {
+        target.source: source.stored[target.stored].dtype if target.stored in source.stored else source.stored_type
+        for target in source.targets
+    }
 
     def tensor(target: Target) -> Array:
         progress.update(f"safetensors  {target.source}")
@@ -217,17 +225,27 @@ def _provenance(config: ConvertConfig, base: Path) -> Provenance:
         name=config.name,
         base_name=name if is_hub_id else base.resolve().name,
         base_url=f"https://huggingface.co/{name}" if is_hub_id else "",
+        licence=_stated_licence(base),
         datasets=datasets,
         is_tuned=config.adapter is not None,
     )
 
 
-def intermediate_type(file_types: list[str], base_dtype: str) -> str:
-    """The 16-bit type whose values quantized files are made from."""
+def _stated_licence(base: Path) -> str:
+    """The licence that the base's model card names, as Hugging Face spells it; empty where it names none."""
+    try:
+        licence = gguf.Metadata.load_model_card(base).get("license")
+    except (yaml.YAMLError, UnicodeDecodeError):  # a card is prose for people: no reason to fail
+        return ""
+    return licence if isinstance(licence, str) else ""
+
+
+def intermediate_type(file_types: list[str], stored_type: str) -> str:
+    """The 16-bit type whose values quantized files are made from; `stored_type` is the base's."""
     sixteen = [name for name in file_types if BITS.get(name) == 16]
     if len(sixteen) == 1:
         return sixteen[0]
-    return "BF16" if base_dtype == "bfloat16" else "F16"
+    return "BF16" if stored_type == "BF16" else "F16"
 
 
 def write_gguf(source: Source, path: Path, file_type: str) -> None:

@@ -11,6 +11,7 @@ line was wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import sys
@@ -39,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        outcome = _dispatch(parser().parse_args(arguments))
+        given = parser().parse_args(arguments)
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            outcome = _dispatch(given)
     except MedllamaError as error:
         return _fail(error, as_json=as_json)
     except KeyboardInterrupt:
@@ -100,9 +103,10 @@ def parser() -> argparse.ArgumentParser:
     verbs = program.add_subparsers(dest="verb", metavar="VERB", required=True)
     for stage in (*STAGES, *ASKED_FOR):
         verb = _verb(verbs, stage.name, stage.summary)
-        verb.add_argument(
-            "recipe", nargs="?", metavar="RECIPE", help="a recipe's path or name: its section of this stage is used"
-        )
+        place, help = stage.positional.upper(), f"the same as --{stage.positional}"
+        if not stage.positional:
+            place, help = "RECIPE", "a recipe's path or name: its section of this stage is used"
+        verb.add_argument("recipe", nargs="?", metavar=place, help=help)
         add_flags(verb, stage.config_class())
         _add_run_flags(verb, with_force=stage in STAGES)
     run = _verb(verbs, "run", "every stage of a recipe in order, resuming where it stopped")
@@ -114,6 +118,10 @@ def parser() -> argparse.ArgumentParser:
     plan = _verb(verbs, "plan", "what a run will need: disk, memory, time, licences; touches nothing")
     plan.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
     plan.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    runs = _verb(verbs, "runs", "the runs with size, certificate and accuracy; `remove NAME` removes one")
+    runs.add_argument("action", nargs="?", choices=("list", "remove"), default="list", help="default: list")
+    runs.add_argument("name", nargs="?", metavar="NAME", help="the run to remove")
+    runs.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     _verb(verbs, "doctor", "what is installed here, and what to do about what is missing")
     _verb(verbs, "recipes", "the recipes that come with medllama")
     return program
@@ -149,14 +157,24 @@ def _dispatch(given: argparse.Namespace) -> dict[str, Any]:
         return doctor()
     if given.verb == "recipes":
         return _list_recipes()
+    if given.verb == "runs":
+        from medllama.runs import list_runs, remove_run
+
+        if given.action == "remove":
+            return remove_run(given.name, given.runs_dir)
+        if given.name:
+            raise UsageError(f"medllama runs list takes no name: {given.name}", hint="medllama runs --help")
+        return list_runs(given.runs_dir)
     if given.verb == "plan":
         from medllama.plan import plan
 
         return plan(load_recipe(given.recipe), given.runs_dir)
     from medllama.pipeline import run_alone, run_asked_for
 
-    if given.verb in BY_NAME and given.recipe is None:
+    if given.verb in BY_NAME and (given.recipe is None or BY_NAME[given.verb].positional):
         stage = BY_NAME[given.verb]
+        if given.recipe is not None:
+            flags[stage.positional] = given.recipe
         return _told(stage, run_alone(stage, flags))
     recipe = load_recipe(given.recipe, overridden=flags)
     if given.verb == "run":

@@ -9,8 +9,9 @@
 together. Fields may be str, int, float, bool, Path, Literal, tuple[str, ...], dict (recipes only), or one of these or None.
 
 A field's `kind` says what its value names: "path" (an existing file or folder), "model" (a folder or a hub id),
-"source" (KIND:PATH), "template" (a file, or a name that is no file), "output" (what the stage makes) or "value". The first
-four are inputs: their contents are part of what decides whether a stage has to run again.
+"source" (KIND:PATH), "template" (a file, or a name that is no file), "output" (what the stage makes), "text" (a sentence,
+whose commas separate nothing) or "value". The first four are inputs: their contents are part of what decides whether a stage
+has to run again.
 """
 
 from __future__ import annotations
@@ -170,8 +171,9 @@ def coerce(value: Any, entry: Option) -> Any:
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts):
             raise ValueError(f"expected a list of texts, found {value!r}")
-        # A source may hold a comma in its path: it is repeated, not split.
-        pieces = [piece for part in parts for piece in ([part] if entry.kind == "source" else str(part).split(","))]
+        # A source may hold a comma in its path, a text in its sentence: they are repeated, not split.
+        is_whole = entry.kind in ("source", "text")
+        pieces = [piece for part in parts for piece in ([part] if is_whole else str(part).split(","))]
         return tuple(text for piece in pieces if (text := str(piece).strip()))
     if entry.is_table:
         if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The one place that knows llama.cpp's C API: load a GGUF, tokenize, decode, apply a LoRA, quantize.
+"""The one place that knows llama.cpp's C API: load a GGUF, tokenize, decode, sample, apply a LoRA, quantize.
 
     with Model(path) as model, Context(model, context_tokens=2048) as context:
         logits = context.logits(model.tokenize("What is gout?"))      # (n, n_vocab) float32
@@ -124,6 +124,14 @@ class Model:
         return int(library().llama_model_n_ctx_train(self.handle))
 
     @property
+    def cache_bytes_per_token(self) -> int:
+        """What a context keeps of each token in float16: a key and a value per layer and key-value head."""
+        c = library()
+        values = c.llama_model_n_layer(self.handle) * c.llama_model_n_head_kv(self.handle)
+        values *= c.llama_model_n_embd(self.handle) // c.llama_model_n_head(self.handle)
+        return int(2 * 2 * values)
+
+    @property
     def bos_id(self) -> int:
         return int(library().llama_vocab_bos(self._vocabulary))
 
@@ -244,6 +252,10 @@ class Context:
         """Forget every token."""
         library().llama_memory_clear(library().llama_get_memory(self.handle), True)
 
+    def truncate(self, length: int) -> None:
+        """Forget every token of sequence 0 from position `length` on."""
+        library().llama_memory_seq_rm(library().llama_get_memory(self.handle), 0, length, -1)
+
     def set_adapter(self, adapter: Any | None, scale: float = 1.0) -> None:
         """Apply a LoRA from `Model.load_adapter` in this context alone; None takes it off."""
         c = library()
@@ -313,6 +325,41 @@ class Context:
             generated.append(token)
             start, feed = start + len(feed), [token]
         return generated
+
+
+class Sampler:
+    """What chooses the next token: at temperature 0 the likeliest, else one drawn with a seed from the likeliest tokens that
+    together have the probability `top_p` (llama.cpp's order: `top_p` first, then the temperature)."""
+
+    def __init__(self, *, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> None:
+        c = library()
+        self.handle = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        if temperature <= 0:
+            steps = [c.llama_sampler_init_greedy()]
+        else:
+            steps = [
+                c.llama_sampler_init_top_p(top_p, 1), c.llama_sampler_init_temp(temperature), c.llama_sampler_init_dist(seed)
+            ]  # fmt: skip
+        for step in steps:
+            c.llama_sampler_chain_add(self.handle, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the sampler."""
+        if self.handle:
+            library().llama_sampler_free(self.handle)
+            self.handle = None
+
+    def sample(self, context: Context) -> int:
+        """The token after the last one that was decoded in this context."""
+        return int(library().llama_sampler_sample(self.handle, context.handle, -1))
 
 
 def quantize(source: Path, target: Path, file_type: int, *, threads: int | None = None) -> None:

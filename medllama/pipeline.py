@@ -138,12 +138,15 @@ def _wired(source: str, recipe: Recipe, run_folder: Path, flags: Mapping[str, An
     """The value that a wiring names (see `Stage`); None where there is none."""
     if source == "{yes}":
         return True
-    if source in ("{gguf}", "{measured}", "{baseline}"):
+    if source == "{examples}":
+        return recipe.examples
+    if source in ("{gguf}", "{measured}", "{baseline}", "{compared}"):
         convert = configure(BY_NAME["convert"], recipe, run_folder, flags)
         files = {
             "{gguf}": tuple(map(str, convert.gguf_paths())),
             "{measured}": convert.measured_path(),
             "{baseline}": convert.baseline_path(),
+            "{compared}": tuple(str(path) for path in (convert.baseline_path(), convert.measured_path()) if path),
         }
         return files[source]
     if source.startswith("{"):

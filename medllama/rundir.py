@@ -1,8 +1,8 @@
 """The run directory: what each stage made, and the manifest that says so.
 
     runs/NAME/
-      data/ adapter/ gguf/ certificate.json package/      what the stages made
-      manifests/STAGE.json                                written last: if it is there, the stage finished
+      data/ adapter/ gguf/ certificate.json eval/ package/ report.html    what the stages made
+      manifests/STAGE.json                                                written last: if it is there, the stage finished
 
 A manifest records the configuration, the SHA-256 of every input and output, the hash of the code, versions, seconds and
 peak memory. A stage whose configuration, inputs and code are unchanged, and whose outputs are still the recorded bytes, is skipped.
@@ -31,6 +31,7 @@ from medllama.files import PARTIAL_SUFFIX, read_json, sha256_file, write_json
 from medllama.stages import Stage, StageResult
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
+CODE_FILES = ("*.py", "*.html", "*.css")
 RECORDED_PACKAGES = (
     "torch", "transformers", "peft", "trl", "datasets", "tokenizers", "sentencepiece", "safetensors", "gguf",
     "llama-cpp-python", "numpy",
@@ -182,17 +183,16 @@ def _inputs(config: Any) -> list[Path]:
 
 
 def _outputs(config: Any) -> list[Path]:
-    folders = [getattr(config, entry.name) for entry in options(type(config)) if entry.kind == "output"]
-    return sorted(
-        {file for folder in folders if folder is not None and Path(folder).exists() for file in _files(Path(folder))}
-    )
+    named = [getattr(config, entry.name) for entry in options(type(config)) if entry.kind == "output"]
+    places = [Path(place) for place in (*named, *getattr(config, "implied_outputs", list)()) if place is not None]
+    return sorted({file for place in places if place.exists() for file in _files(place)})
 
 
 def code_sha256(stage: Stage) -> str:
     """The hash of the stage's and the core's source files: other code may give another result."""
     digest = hashlib.sha256()
     for package in ("medllama", *stage.packages):
-        for file in sorted((CODE_ROOT / package).rglob("*.py")):
+        for file in sorted(file for kind in CODE_FILES for file in (CODE_ROOT / package).rglob(kind)):
             digest.update(str(file.relative_to(CODE_ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -29,7 +29,8 @@ class StageResult:
 class Stage:
     """A verb of the pipeline. `wiring` gives fields their value from the run directory when a recipe is used:
     `{run}` is the run's folder, `{name}` the run's name, `{gguf}` the files that convert makes, `{measured}` the one of
-    them that eval measures, `{baseline}` the base's beside it, `{yes}` true, `STAGE.FIELD` another stage's value."""
+    them that eval measures, `{baseline}` the base's beside it, `{compared}` the base's and the measured one, `{examples}` the
+    recipe's, `{yes}` true, `STAGE.FIELD` another stage's value."""
 
     name: str
     summary: str
@@ -38,6 +39,7 @@ class Stage:
     packages: tuple[str, ...]
     wiring: dict[str, str]
     owns_stdout: bool = False  # what it prints is for the reader of stdout: a conversation
+    positional: str = ""  # the field that stands without a flag, in the place of the recipe
 
     def config_class(self) -> type:
         return _load(self.config_path)
@@ -107,6 +109,7 @@ STAGES = (
             "gguf": "{measured}",
             "baseline": "{baseline}",
             "data": "{run}/data",
+            "examples": "{examples}",
             "output": "{run}/eval/results.json",
         },
     ),
@@ -119,14 +122,58 @@ STAGES = (
         {
             "gguf": "{gguf}",
             "certificate": "{run}/certificate.json",
+            "evaluation": "{run}/eval/results.json",
             "base_model": "train.base_model",
             "name": "{name}",
             "output_dir": "{run}/package",
         },
     ),
+    Stage(
+        "report",
+        "all of the above -> one page for people, and its numbers as JSON",
+        "report.config:ReportConfig",
+        "report.report:report",
+        ("report",),
+        {"run": "{run}", "output": "{run}/report.html"},
+    ),
 )
 
 # What `medllama run` leaves alone and a person asks for by name. It runs each time: nothing of it is recorded in the run.
-ASKED_FOR: tuple[Stage, ...] = ()
+ASKED_FOR: tuple[Stage, ...] = (
+    Stage(
+        "publish",
+        "package -> Ollama server, its hub, its store on disk, Hugging Face or an OCI registry",
+        "publish.config:PublishConfig",
+        "publish.publish:publish",
+        ("publish",),
+        {"package": "{run}/package", "name": "{name}"},
+    ),
+    Stage(
+        "pull",
+        "a published model from an OCI registry -> Ollama store, verified",
+        "publish.config:PullConfig",
+        "publish.pull:pull",
+        ("publish",),
+        {},
+        positional="source",
+    ),
+    Stage(
+        "app",
+        "base and tuned side by side on a page of this machine, offline",
+        "app.config:AppConfig",
+        "app.serve:serve",
+        ("app",),
+        {"model": "{compared}", "examples": "{examples}"},
+    ),
+    Stage(
+        "chat",
+        "a conversation with one model in the terminal",
+        "app.config:ChatConfig",
+        "app.terminal:chat",
+        ("app",),
+        {"gguf": "{measured}"},
+        owns_stdout=True,
+    ),
+)
 
 BY_NAME = {stage.name: stage for stage in (*STAGES, *ASKED_FOR)}

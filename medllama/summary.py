@@ -34,6 +34,7 @@ def next_commands(recipe: Recipe, folder: Path, finished: Sequence[Finished]) ->
         return [f"Next:  medllama run {recipe.path}"]
     called = recipe.path.stem if recipe.path.parent == RECIPES else recipe.path
     commands = {
+        f"{folder}/report.html": "the report: open it in a browser",
         f"less {folder}/package/README.md": "the model card",
         f"medllama verify {called} --runs-dir {folder.parent} --force": "the certificate's checks, with figures",
         f"ollama create {recipe.name} -f {folder}/package/Modelfile": f"then: ollama run {recipe.name}",

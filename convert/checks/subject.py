@@ -117,7 +117,7 @@ class Subject:
                 "config_sha256": sha256_file(self.base / "config.json"),
             },
             "adapter": _adapter_facts(config.adapter),
-            "data": _training_data(config.adapter),
+            **_training_facts(config.adapter),
             "chat_template_sha256": chat.sha256 if chat is not None else None,
             "go_template_sha256": _go_template_sha256(chat),
             "end_of_turn": self.table.texts[end] if end is not None else None,
@@ -161,12 +161,23 @@ def _adapter_facts(adapter: Path | None) -> dict[str, str] | None:
     }
 
 
-def _training_data(adapter: Path | None) -> Any:
-    """The data that the adapter was trained on, as `train` wrote it beside it."""
-    if adapter is None or not (path := adapter / "training.json").is_file():
-        return None
-    training = read_json(path)
-    return training.get("data") if isinstance(training, dict) else None
+def _training_facts(adapter: Path | None) -> dict[str, Any]:
+    """What `train` wrote beside the adapter, for package: the data, how many records of it were trained on, and the longest in
+    tokens. None each where it is not recorded."""
+    path = adapter / "training.json" if adapter is not None else None
+    training = read_json(path) if path is not None and path.is_file() else {}
+
+    def recorded(*keys: str) -> Any:
+        value = training
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    return {
+        "data": recorded("data"),
+        "trained_records": recorded("records", "train", "records"),
+        "max_length": recorded("hyperparameters", "max_length"),
+    }
 
 
 def _go_template_sha256(chat: Chat | None) -> str | None:

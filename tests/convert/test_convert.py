@@ -147,10 +147,70 @@ def test_quantized_alone_gives_the_same_bytes_and_leaves_nothing_else(tmp_path: 
 
 
 def test_the_type_that_is_quantized_from_follows_the_rule() -> None:
-    assert intermediate_type(["BF16", "Q4_K_M"], "float16") == "BF16"
-    assert intermediate_type(["Q4_K_M"], "bfloat16") == "BF16"
-    assert intermediate_type(["F32", "Q4_K_M"], "float32") == "F16"
-    assert intermediate_type(["F16", "BF16", "Q4_K_M"], "bfloat16") == "BF16"
+    assert intermediate_type(["BF16", "Q4_K_M"], "F16") == "BF16"
+    assert intermediate_type(["Q4_K_M"], "BF16") == "BF16"
+    assert intermediate_type(["F32", "Q4_K_M"], "F32") == "F16"
+    assert intermediate_type(["F16", "BF16", "Q4_K_M"], "BF16") == "BF16"
+
+
+def test_a_bfloat16_base_is_known_by_its_tensors(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", dtype=torch.bfloat16, num_hidden_layers=1)
+    config = json.loads((base / "config.json").read_text())
+    del config["dtype"]
+    (base / "config.json").write_text(json.dumps(config))
+    summary = convert(ConvertConfig(str(base), tmp_path, types=("Q8_0",), name="m")).summary
+    assert summary["quantized_from"] == "BF16"
+
+
+def test_rope_scaling_replaces_rope_parameters_as_in_transformers(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", num_hidden_layers=1)
+    config = json.loads((base / "config.json").read_text())
+    config["rope_scaling"] = {"type": "linear", "factor": 4.0}
+    (base / "config.json").write_text(json.dumps(config))
+    ids = token_ids(512)
+    assert divergence(run(base, tmp_path), peft_logits(base, None, ids), ids) < F32_BOUND
+
+
+def test_the_original_context_outside_the_rope_parameters_comes_first(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", num_hidden_layers=1, rope_parameters=YARN)
+    config = json.loads((base / "config.json").read_text()) | {"original_max_position_embeddings": 128}
+    (base / "config.json").write_text(json.dumps(config))
+    ids = token_ids(512)
+    assert divergence(run(base, tmp_path), peft_logits(base, None, ids), ids) < F32_BOUND
+
+
+def test_rope_by_layer_is_refused(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", num_hidden_layers=1)
+    config = json.loads((base / "config.json").read_text())
+    config["rope_parameters"] = {"full_attention": config["rope_parameters"]}
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match=r"RoPE differs by layer \(full_attention\)"):
+        run(base, tmp_path / "out")
+
+
+def test_the_licence_is_the_model_cards(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", num_hidden_layers=1)
+    for card, licence in (
+        ("---\nlicense: llama2\n---\n# Base\n", "llama2"),
+        ("---\n: [\n---\n", None),
+        ("# Base", None),
+    ):
+        (base / "README.md").write_text(card)
+        with Model(run(base, tmp_path), vocab_only=True) as model:
+            assert model.metadata("general.license") == licence
+
+
+def test_a_merged_checkpoint_keeps_each_tensors_own_type(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", dtype=torch.float16, num_hidden_layers=1)
+    path = base / "model.safetensors"
+    tensors = {name: value.float() if "norm" in name else value for name, value in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    run(base, tmp_path, ("safetensors",), adapter=make_adapter(base, tmp_path / "adapter"))
+    merged = load_file(tmp_path / "m-safetensors" / "model.safetensors")
+    assert {name: value.dtype for name, value in merged.items()} == {
+        name: value.dtype for name, value in tensors.items()
+    }
+    assert torch.equal(merged["model.norm.weight"], tensors["model.norm.weight"])
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Sample:
     schedule: Literal["linear", "cosine"] = option("cosine", help="one of two")
     types: tuple[str, ...] = option(("F16", "Q4_K_M"), help="a list")
     source: tuple[str, ...] = option((), help="sources", kind="source")
+    questions: tuple[str, ...] = option((), help="questions", kind="text")
     gguf: tuple[str, ...] = option((), help="files", kind="path")
     adapter: Path | None = option(None, help="a folder", kind="path")
     chat_template: str = option("auto", help="a name or a file", kind="template")
@@ -87,8 +88,9 @@ def test_lists_come_by_repetition_by_commas_and_both() -> None:
     assert made(types="A, B ,,C").types == made(types=["A", "B,C"]).types == ("A", "B", "C")
 
 
-def test_a_source_and_a_wired_path_keep_their_commas() -> None:
+def test_a_source_a_text_and_a_wired_path_keep_their_commas() -> None:
     assert made(source=["text:a,b.txt"]).source == ("text:a,b.txt",)
+    assert made(questions=["Fever, cough: what is it?"]).questions == ("Fever, cough: what is it?",)
     assert made(gguf=("runs/a,b/x.gguf",)).gguf == ("runs/a,b/x.gguf",)
 
 
@@ -190,7 +192,7 @@ def test_every_field_of_every_stage_has_a_flag_and_a_help(stage: Any) -> None:
     flags = {flag: action for action in parser._actions for flag in action.option_strings}
     for entry in options(stage.config_class()):
         assert len(entry.help) > 10, entry.name
-        assert entry.kind in ("value", "path", "model", "source", "template", "output"), entry.name
+        assert entry.kind in ("value", "path", "model", "source", "template", "output", "text"), entry.name
         if not entry.is_table:
             assert flags[entry.flag].dest == entry.name
             assert str(flags[entry.flag].help).startswith(entry.help.replace("%", "%%"))

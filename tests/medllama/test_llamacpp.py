@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from convert.config import FILE_TYPES
 from medllama import llamacpp
 from medllama.errors import InputError, UnsupportedError
-from medllama.llamacpp import BatchToken, Context, LlamaCppError, Model, quantize, quantize_rows
+from medllama.llamacpp import BatchToken, Context, LlamaCppError, Model, Sampler, quantize, quantize_rows
 
 PROMPT = [1, *range(300, 340)]
 
@@ -117,6 +118,40 @@ def test_greedy_stops_where_the_context_or_the_answer_ends(
     assert context.greedy(PROMPT, 1000) == generated[: generated.index(generated[3])]
     with pytest.raises(InputError, match="no token to continue from"):
         context.greedy([], 1)
+
+
+def drawn(context: Context, **settings: Any) -> list[int]:
+    """200 tokens drawn after the prompt."""
+    context.logits(PROMPT)
+    with Sampler(**settings) as sampler:
+        return [sampler.sample(context) for _ in range(200)]
+
+
+def test_a_token_is_the_likeliest_or_drawn_by_its_probability_with_a_seed(context: Context) -> None:
+    logits = context.logits(PROMPT)[-1].astype(numpy.float64)
+    order = numpy.argsort(-logits)
+    assert set(drawn(context)) == {order[0]}
+    one, again, other = (drawn(context, temperature=1.0, seed=seed) for seed in (1, 1, 2))
+    assert one == again != other
+    shares = numpy.exp(logits - logits.max())
+    shares /= shares.sum()
+    assert numpy.mean(shares[one]) == pytest.approx(float((shares**2).sum()), rel=0.5), "drawn by probability"
+    kept = int(numpy.searchsorted(numpy.cumsum(shares[order]), 0.1)) + 1
+    assert set(drawn(context, temperature=1.0, top_p=0.1, seed=1)) <= set(order[:kept].tolist())
+    assert not set(one) <= set(order[:kept].tolist())
+    assert set(drawn(context, temperature=0.01, seed=1)) <= set(order[:2].tolist()), "cold is nearly greedy"
+
+
+def test_a_truncated_cache_is_as_if_the_rest_had_never_been(model: Model, context: Context) -> None:
+    whole = context.logits(PROMPT)
+    context.truncate(10)
+    (rest,) = context.decode(PROMPT[10:], start=10)
+    assert numpy.abs(rest - whole[10:]).max() < 1e-4
+
+
+def test_the_size_of_the_cache_follows_from_the_shape(model: Model) -> None:
+    layers, heads, head_size = 2, 2, 256 // 4  # tests/checkpoints.py
+    assert model.cache_bytes_per_token == layers * 2 * heads * head_size * 2
 
 
 def test_the_tokens_that_end_generation(llama2_words: Model, llama3_words: Model) -> None:

@@ -94,6 +94,7 @@ def test_what_a_skipped_stage_made_and_cost_is_still_told(folder: Path) -> None:
         (lambda folder: keep_time(folder / "text.txt", "gouty"), ["split", "join"]),
         (lambda folder: (folder / "code" / "fake" / "module.py").write_text("x = 2\n"), ["split"]),
         (lambda folder: (folder / "code" / "fake" / "new.py").touch(), ["split"]),
+        (lambda folder: (folder / "code" / "fake" / "page.html").touch(), ["split"]),
         (lambda folder: (folder / "code" / "medllama" / "module.py").write_text("x = 2\n"), ["split", "join"]),
         (lambda folder: (in_run(folder, "letters") / "1.txt").write_text("x"), ["split"]),
         (lambda folder: (in_run(folder, "letters") / "1.txt").unlink(), ["split"]),

@@ -32,6 +32,7 @@ def test_the_table_has_a_row_per_stage_and_ends_with_what_to_do_next(capsys: pyt
         "ollama create tiny -f runs/tiny/package/Modelfile",
         "ollama run tiny",
         "less runs/tiny/package/README.md",
+        "runs/tiny/report.html",
     ):
         assert command in shown.err
 

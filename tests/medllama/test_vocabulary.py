@@ -363,6 +363,16 @@ def test_added_tokens_are_control_where_special_and_user_defined_otherwise(llama
     assert len(vocabulary.scores) == 514
 
 
+@pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip"])
+def test_an_added_token_that_changes_the_text_around_it_is_refused(llama2: Path, flag: str) -> None:
+    entry = {"content": "<dose>", "special": False, flag: True}
+    change(llama2 / "tokenizer_config.json", lambda data: data.update(added_tokens_decoder={"512": entry}))
+    assert f"the added token '<dose>' has {flag}, which llama.cpp does not do" in refusal(llama2)
+    entry["special"] = True  # a control token is never looked for in a text
+    change(llama2 / "tokenizer_config.json", lambda data: data.update(added_tokens_decoder={"512": entry}))
+    assert load_vocabulary(llama2).types[512] is CONTROL
+
+
 def test_added_tokens_are_found_in_every_file_that_may_name_them(llama2: Path) -> None:
     change(llama2 / "tokenizer_config.json", lambda data: data.update(
         added_tokens_decoder={"512": {"content": "<a>", "special": True}, "513": {"content": "<b>", "special": False}},
