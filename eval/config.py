@@ -34,13 +34,25 @@ class EvalConfig:
         metavar="DIR",
     )
     max_records: int = option(400, help="conversations measured per task: a sample by --seed where there are more")
-    seed: int = option(0, help="seed of that sample")
+    examples: tuple[str, ...] = option(
+        (), help="questions that both models answer, beside held-out ones; in a run, the recipe's examples", kind="text"
+    )
+    samples: int = option(
+        6, help="held-out questions that both models answer, for people to read; none is picked by hand"
+    )
+    max_answer_tokens: int = option(128, help="the tokens after which such an answer is cut")
+    seed: int = option(0, help="seed of these samples")
     threads: int | None = option(None, help="CPU threads (default: all); another number may change the last digits")
 
     def problems(self) -> list[str]:
         found = [] if self.task or self.data else ["task: name a JSONL file, or --data the folder that prepare made"]
-        if self.max_records < 1:
-            found.append(f"max_records: {self.max_records} must be 1 or more")
+        for name, least in (("max_records", 1), ("max_answer_tokens", 1), ("samples", 0)):
+            if (value := getattr(self, name)) < least:
+                found.append(f"{name}: {value} must be {least} or more")
         if self.threads is not None and self.threads < 1:
             found.append(f"threads: {self.threads} must be 1 or more")
         return found
+
+    def implied_outputs(self) -> list[Path]:
+        """The items' files beside the results."""
+        return sorted(self.output.parent.glob("items-*.jsonl"))

@@ -4,8 +4,8 @@
 
 Both files are asked in process through llama.cpp, with the same token ids: those of the chat template in `--gguf`. A file of
 multiple-choice items gives an accuracy (eval/mcq.py), a file of conversations or texts a perplexity (eval/perplexity.py).
-Beside the results goes items-TASK.jsonl with every item's log-likelihoods, from which every figure can be had again.
-Answers are not generated here, and no other harness's prompts are followed.
+Beside the results goes items-TASK.jsonl with every item's log-likelihoods, from which every figure can be had again. A few
+answers of both are kept for people to read (eval/samples.py). No other harness's prompts are followed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval import mcq, perplexity
+from eval import mcq, perplexity, samples
 from eval.config import EvalConfig
 from eval.scoring import Answers, FloatArray, answer_ending, is_text, longest, score
 from eval.tasks import Passage, Question, Task, read_task
@@ -56,12 +56,16 @@ def evaluate(config: EvalConfig) -> StageResult:
     files = {"model": config.gguf} | ({"baseline": config.baseline} if config.baseline else {})
     chat, context_tokens = read_chat(config.gguf)
     prepared = [prepare(task, chat, context_tokens, config) for task in tasks]
-    require_same_tokens(files, prepared)
+    drawn = draw_samples(prepared, chat, config)
+    asked = [it for it in drawn if len(it.prompt) + config.max_answer_tokens <= context_tokens]
+    require_same_tokens(files, prepared, asked)
     scores: dict[str, list[list[list[FloatArray]]]] = {}
+    answers: dict[str, list[dict[str, Any]]] = {}
     for role, path in files.items():
         with Model(path, threads=config.threads) as model:
             threads = model.threads
             scores[role] = [score(model, it.prompts, it.task.name) for it in prepared]
+            answers[role] = samples.answer(model, asked, config.max_answer_tokens)
     ending = answer_ending(chat)
     results = []
     for number, it in enumerate(prepared):
@@ -81,6 +85,9 @@ def evaluate(config: EvalConfig) -> StageResult:
         "threads": threads,
         "versions": {"medllama": __version__, "llama-cpp-python": importlib.metadata.version("llama-cpp-python")},
         "tasks": results,
+        "samples": samples.summarize(
+            asked, answers, max_tokens=config.max_answer_tokens, too_long=len(drawn) - len(asked)
+        ),
     }
     write_json(config.output, report)
     return StageResult(config.output, {"line": line, "tasks": [_headline(result) for result in results]})
@@ -118,11 +125,16 @@ def read_chat(path: Path) -> tuple[Chat, int]:
     return metadata.chat, metadata.context_length
 
 
-def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared]) -> None:
+def draw_samples(prepared: Sequence[Prepared], chat: Chat, config: EvalConfig) -> list[samples.Sample]:
+    """The questions whose answers are kept."""
+    held_out = {it.task.name: [record for record in it.records if isinstance(record, Passage)] for it in prepared}
+    return samples.draw(config.examples, held_out, chat, count=config.samples, seed=config.seed)
+
+
+def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared], drawn: Sequence[samples.Sample]) -> None:
     """Raise InputError unless every id that will be asked for stands for the same bytes in all files."""
-    asked = sorted(
-        {index for it in prepared for answers in it.prompts for answer in answers for index in answer.input_ids}
-    )
+    scored = [answer.input_ids for it in prepared for answers in it.prompts for answer in answers]
+    asked = sorted({index for ids in [*scored, *(sample.prompt for sample in drawn)] for index in ids})
     pieces = {}
     for role, path in files.items():
         with Model(path, vocab_only=True) as model:

@@ -1,0 +1,128 @@
+"""Sample answers are what the file says greedily; the questions are the seed's, and an end is told from a cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from eval.config import EvalConfig
+from eval.evaluate import evaluate, read_chat
+from eval.samples import Sample, answer, draw, summarize
+from eval.tasks import Passage
+from medllama.chat import Chat
+from medllama.config import build
+from medllama.errors import RecipeError
+from medllama.llamacpp import Model
+from medllama.pipeline import configure
+from medllama.recipe import load_recipe
+from medllama.stages import BY_NAME
+from tests.adapters import load_base
+
+EXAMPLE = "Which drug, if any, is given for gout?"
+
+
+@pytest.fixture(scope="module")
+def chat(ggufs: dict[str, Path]) -> Chat:
+    return read_chat(ggufs["model"])[0]
+
+
+def passage(number: int, **options: Any) -> Passage:
+    said = [("user", f"Question {number}?"), ("assistant", f"Answer {number}."), ("user", "And?"), ("assistant", "No.")]
+    messages = tuple({"role": role, "content": content} for role, content in said)
+    known = {"record_id": str(number), "document_id": f"drug/{number}", "subject": "drug", "text": ""}
+    return Passage(**{**known, "messages": messages, **options})
+
+
+def test_answers_are_pytorchs_greedy_ones(base: Path, ggufs: dict[str, Path], chat: Chat) -> None:
+    samples = draw([EXAMPLE, "Malaria?"], {}, chat, count=0, seed=0)
+    reference = load_base(base)
+    with Model(ggufs["baseline"], threads=1) as model:
+        for sample, said in zip(samples, answer(model, samples, 12), strict=True):
+            ids = list(sample.prompt)
+            while len(ids) < len(sample.prompt) + 12:
+                with torch.inference_mode():
+                    token = int(reference(torch.tensor([ids])).logits[0, -1].argmax())
+                if model.is_end(token):
+                    break
+                ids.append(token)
+            expected = ids[len(sample.prompt) :]
+            assert said["tokens"] == len(expected)
+            assert said["text"] == model.detokenize(expected).strip()
+
+
+@pytest.mark.parametrize(("ends_after", "tokens", "ended"), [(3, 3, True), (5, 5, True), (6, 5, False), (99, 5, False)])
+def test_an_answer_that_ends_at_the_last_token_is_not_a_cut_one(
+    monkeypatch: pytest.MonkeyPatch, ggufs: dict[str, Path], ends_after: int, tokens: int, ended: bool
+) -> None:
+    def greedy(self: Any, prompt: list[int], most: int) -> list[int]:
+        return [7] * min(ends_after, most)
+
+    monkeypatch.setattr("medllama.llamacpp.Context.greedy", greedy)
+    with Model(ggufs["model"], threads=1) as model:
+        (said,) = answer(model, [Sample((), [1, 2], {"expected": None})], 5)
+    assert (said["tokens"], said["ended"]) == (tokens, ended)
+
+
+def test_held_out_questions_are_the_first_of_their_conversations_and_the_seeds(chat: Chat) -> None:
+    held_out = {"test": [passage(number) for number in range(40)] + [passage(40, messages=(), text="Gout.")]}
+    drawn = [[sample.origin["id"] for sample in draw([], held_out, chat, count=4, seed=seed)] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 4
+    (sample,) = draw([], {"test": [passage(3)]}, chat, count=4, seed=0)
+    assert sample.messages == ({"role": "user", "content": "Question 3?"},)
+    assert sample.prompt == chat.encode(sample.messages, add_generation_prompt=True)
+    assert sample.origin == {"origin": "test", "id": "3", "document_id": "drug/3", "expected": "Answer 3."}
+
+
+def test_only_the_expected_words_count_as_the_expected_answer(chat: Chat) -> None:
+    samples = draw([EXAMPLE], {"test": [passage(1), passage(2)]}, chat, count=2, seed=0)
+    said = [{"text": text, "tokens": 1, "ended": True} for text in ("No.", "ANSWER\n 1.", "Answer 2")]
+    found = summarize(samples, {"model": said}, max_tokens=9, too_long=0)["items"]
+    assert [item["model"]["is_expected"] for item in found] == [None, True, False]
+
+
+def test_the_results_hold_the_answers_of_both(ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    config = EvalConfig(
+        ggufs["model"], tmp_path / "results.json", ggufs["baseline"], data=data, threads=1, examples=(EXAMPLE,),
+        samples=3, max_answer_tokens=8,
+    )  # fmt: skip
+    evaluate(config)
+    found = json.loads(config.output.read_text())["samples"]
+    assert [item["origin"] for item in found["items"]] == ["example", "test", "test", "test"]
+    assert found["items"][0]["messages"] == [{"role": "user", "content": EXAMPLE}]
+    chat, _ = read_chat(ggufs["model"])
+    for role, path in ggufs.items():
+        with Model(path, threads=1) as model:
+            (said,) = answer(model, draw([EXAMPLE], {}, chat, count=0, seed=0), 8)
+        assert found["items"][0][role] == said | {"is_expected": None}
+
+
+def test_a_question_without_room_for_an_answer_is_left_out_and_counted(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "results.json"
+    evaluate(EvalConfig(ggufs["model"], output, data=data, examples=("gout " * 600, EXAMPLE), samples=0, threads=1))
+    found = json.loads(output.read_text())["samples"]
+    assert found["too_long"] == 1
+    assert [item["messages"][0]["content"] for item in found["items"]] == [EXAMPLE]
+    assert "baseline" not in found["items"][0]
+
+
+def test_a_run_asks_the_recipes_examples_and_a_comma_separates_none(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(f"examples: ['{EXAMPLE}', 'Malaria?']\ntrain: {{base_model: .}}\n")
+    found = configure(BY_NAME["eval"], load_recipe(str(recipe)), tmp_path / "run", {})
+    assert found.examples == (EXAMPLE, "Malaria?")
+    flag = configure(BY_NAME["eval"], load_recipe(str(recipe)), tmp_path / "run", {"examples": [EXAMPLE]})
+    assert flag.examples == (EXAMPLE,)
+
+
+def test_numbers_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(
+        RecipeError, match=r"max_answer_tokens: 0 must be 1 or more[\s\S]*samples: -1 must be 0 or more"
+    ):
+        build(EvalConfig, {"gguf": "a", "output": "b", "data": "c", "max_answer_tokens": 0, "samples": -1}, origin="x")
