@@ -1,0 +1,102 @@
+"""The configurations of `medllama app` and `medllama chat`: every field is a flag and a recipe key."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medllama.config import option
+
+MOST_MODELS = 4
+MOST_SEED = 2**32 - 1
+
+# What both verbs ask of a model, each with one default.
+SYSTEM = option("", help="the system prompt", kind="text")
+TEMPERATURE = option(0.0, help="0 takes the likeliest token each time; more draws others, too")
+TOP_P = option(0.95, help="draw among the likeliest tokens that together have this probability")
+SEED = option(0, help="seed of the drawing: the same seed gives the same answer")
+MAX_TOKENS = option(256, help="the tokens after which an answer is cut")
+CONTEXT_TOKENS = option(4096, help="tokens of a conversation that a model can see, where it was made for as many")
+THREADS = option(None, help="CPU threads (default: all)")
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """GGUF files in, a page that asks all of them the same."""
+
+    model: tuple[str, ...] = option(
+        help=f"a GGUF to ask, given up to {MOST_MODELS} times; the first is the base", kind="path", metavar="FILE"
+    )
+    adapter_gguf: Path | None = option(
+        None,
+        help="an adapter as a GGUF: the base with it is one more voice, on the same weights in memory",
+        kind="path",
+        metavar="FILE",
+    )
+    examples: tuple[str, ...] = option((), help="questions to try, shown on the page", kind="text")
+    host: str = option("127.0.0.1", help="the address to serve on; another than this machine's own needs a password")
+    port: int = option(7860, help="the port, or the next one that is free; 0 takes any")
+    password_file: Path | None = option(
+        None, help="a file whose first line is the password that the page asks for", kind="path", metavar="FILE"
+    )
+    system: str = SYSTEM
+    temperature: float = TEMPERATURE
+    top_p: float = TOP_P
+    seed: int = SEED
+    max_tokens: int = MAX_TOKENS
+    context_tokens: int = CONTEXT_TOKENS
+    threads: int | None = THREADS
+
+    def problems(self) -> list[str]:
+        found = problems_of_asking(self)
+        voices = len(self.model) + (self.adapter_gguf is not None)
+        if not self.model or voices > MOST_MODELS:
+            found.append(f"model: {voices} models cannot stand side by side, 1 to {MOST_MODELS} can")
+        if self.adapter_gguf is not None and len(self.model) != 1:
+            found.append("adapter_gguf: name the base as the only model")
+        if not 0 <= self.port <= 65535:
+            found.append(f"port: {self.port} must be 0 to 65535")
+        if not self.is_loopback and self.password_file is None:
+            found.append(f"host: {self.host} is open to the network and needs a --password-file")
+        return found
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the page."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """A GGUF in, a conversation out."""
+
+    gguf: Path = option(help="the GGUF to ask", kind="path", metavar="FILE")
+    system: str = SYSTEM
+    temperature: float = TEMPERATURE
+    top_p: float = TOP_P
+    seed: int = SEED
+    max_tokens: int = MAX_TOKENS
+    context_tokens: int = CONTEXT_TOKENS
+    threads: int | None = THREADS
+
+    def problems(self) -> list[str]:
+        return problems_of_asking(self)
+
+
+def problems_of_asking(config: Any) -> list[str]:
+    """What is wrong with the fields that both verbs have."""
+    found = [
+        f"{name}: {value} must be {least} or more"
+        for name, least in (("temperature", 0), ("max_tokens", 1), ("context_tokens", 1), ("threads", 1))
+        if (value := getattr(config, name)) is not None and value < least
+    ]
+    if not 0 < config.top_p <= 1:
+        found.append(f"top_p: {config.top_p} must be above 0 and at most 1")
+    if not 0 <= config.seed <= MOST_SEED:
+        found.append(f"seed: {config.seed} must be 0 to {MOST_SEED}")
+    return found
