@@ -14,6 +14,7 @@ import yaml
 
 from medllama.config import looks_like_hub_id
 from publish.certificate import CertifiedFile
+from publish.evaluation import Evaluation
 from publish.licences import Terms
 
 TAGS = ["medical", "llama", "gguf", "ollama", "lora"]
@@ -30,6 +31,8 @@ class Facts:
     default: CertifiedFile
     is_tuned: bool
     data: dict[str, Any] | None
+    trained_records: int | None
+    evaluation: Evaluation | None
     obstacles: tuple[str, ...]  # why the package is not for publishing; empty where it may be
     template_note: str
     system: str
@@ -53,6 +56,7 @@ def model_card(facts: Facts) -> str:
         f"# {facts.title}",
         _introduction(facts),
         _how_to_run(facts),
+        _evaluation(facts),
         _certificate(facts),
         _data(facts),
         _licence(facts),
@@ -83,6 +87,8 @@ def _front_matter(facts: Facts) -> str:
     if datasets := [source["name"] for source in facts.sources if looks_like_hub_id(str(source.get("name", "")))]:
         metadata["datasets"] = datasets
     metadata |= {"language": ["en"], "library_name": "gguf", "pipeline_tag": "text-generation", "tags": TAGS}
+    if facts.evaluation is not None:
+        metadata["model-index"] = facts.evaluation.model_index(facts.title)
     return "---\n" + yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) + "---"
 
 
@@ -111,6 +117,15 @@ def _how_to_run(facts: Facts) -> str:
     return "\n\n".join(lines)
 
 
+def _evaluation(facts: Facts) -> str:
+    if facts.evaluation is None:
+        return "## Evaluation\n\nIt was not evaluated when this package was made."
+    return (
+        f"## Evaluation\n\nMeasured on `{facts.evaluation.file.name}` in llama.cpp, against its base converted in the same way, on"
+        f" the same items.\n\n{facts.evaluation.table()}"
+    )
+
+
 def _certificate(facts: Facts) -> str:
     lines = [
         "## Certificate",
@@ -137,10 +152,11 @@ def _data(facts: Facts) -> str:
         _row(source["name"], source.get("licence") or "none stated", _records(source), source.get("attribution") or "")
         for source in facts.sources
     ]
+    trained = "" if facts.trained_records is None else f"{facts.trained_records:,} of these records were trained on. "
     return (
         "## Data\n\n| source | licence | records | attribution |\n|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n\nEach source keeps its own licence; NOTICE has them in full."
+        + f"\n\n{trained}Each source keeps its own licence; NOTICE has them in full."
     )
 
 

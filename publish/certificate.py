@@ -54,7 +54,13 @@ class Certificate:
     @property
     def max_length(self) -> int | None:
         """The length in tokens that the model was trained with, where it is recorded."""
-        value = self.content.get("max_length") or (self.adapter or {}).get("max_length")
+        value = self.content.get("max_length")
+        return value if isinstance(value, int) else None
+
+    @property
+    def trained_records(self) -> int | None:
+        """How many records the model was trained on, where it is recorded."""
+        value = self.content.get("trained_records")
         return value if isinstance(value, int) else None
 
     def text(self, key: str) -> str | None:

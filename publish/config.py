@@ -1,4 +1,4 @@
-"""The configuration of `medllama package`: every field is a flag and a recipe key."""
+"""The configurations of `medllama package`, `publish` and `pull`: every field is a flag and a recipe key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medllama.config import option
+
+# The kinds of `--to`, as the help shows them; publish.publish.KINDS has the code of each.
+TARGETS = (
+    "ollama[:URL] (a running server)",
+    "ollama-hub:USER/NAME[:TAG] (ollama.com)",
+    "hf:USER/REPO (Hugging Face)",
+    "store:DIR (an Ollama store on disk)",
+    "registry:HOST:PORT/NS/NAME[:TAG] (an OCI registry)",
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +34,42 @@ class PackageConfig:
         kind="model",
         metavar="DIR",
     )
+    evaluation: Path | None = option(
+        None, help="results of medllama eval on one of these files, for the card", kind="path", metavar="FILE"
+    )
     name: str = option("medllama", help="the model's name in Ollama and on the card")
     system: str = option("", help="system prompt of the Modelfile; empty: none")
     temperature: float = option(0.2, help="sampling temperature in the Modelfile; low, since answers should repeat")
     num_ctx: int | None = option(
         None, help="context length in the Modelfile, in tokens; default: the length trained with"
+    )
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """A package in, a model that others can run out: in a store, a registry, on a server or a hub."""
+
+    package: Path = option(help="the folder that medllama package made", kind="path", metavar="DIR")
+    to: str = option(help="where to: " + "; ".join(TARGETS), metavar="TARGET")
+    tag: tuple[str, ...] = option(
+        (),
+        help="the tags to publish: a type such as q8_0 is that file, any other the one that the Modelfile runs;"
+        " default: the one in TARGET, else latest and one per file",
+    )
+    name: str | None = option(
+        None, help="[NAMESPACE/]NAME of the model where TARGET has none; default: what its files are called"
+    )
+    dry_run: bool = option(False, help="check everything here and list what would be sent; touch nothing")
+
+
+@dataclass(frozen=True)
+class PullConfig:
+    """A model in an OCI registry in, the same model in an Ollama store out."""
+
+    source: str = option(
+        help="registry:HOST:PORT/NS/NAME[:TAG]; the tag is latest where there is none", metavar="SOURCE"
+    )
+    to: str = option(help="store:DIR, Ollama's own being store:~/.ollama/models", metavar="store:DIR")
+    name: str | None = option(
+        None, help="[NAMESPACE/]NAME[:TAG] in the store; default: HOST:PORT/NS/NAME:TAG, as ollama run takes it too"
     )

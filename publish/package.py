@@ -33,6 +33,7 @@ from medllama.stages import StageResult
 from publish.card import Facts, licence_file, model_card, notice_file
 from publish.certificate import AGAIN, Certificate, CertifiedFile, read_certificate
 from publish.config import PackageConfig
+from publish.evaluation import read_evaluation
 from publish.licences import check_ollama_name, read_terms
 from publish.modelfile import is_kept, write_modelfile
 from publish.prompt_format import (
@@ -71,6 +72,8 @@ def package(config: PackageConfig) -> StageResult:
             default=default,
             is_tuned=certificate.adapter is not None,
             data=certificate.data,
+            trained_records=certificate.trained_records,
+            evaluation=read_evaluation(config.evaluation, files) if config.evaluation else None,
             obstacles=obstacles(certificate),
             template_note=form.note,
             system=config.system,

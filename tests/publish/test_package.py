@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
 import json
@@ -11,112 +10,21 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from convert.certificate import Certificate, Check, FileReport
 from convert.config import ConvertConfig
 from convert.convert import convert
 from medllama.chat import load_chat
 from medllama.errors import CheckFailed, InputError, MedllamaError, UnsupportedError
 from medllama.files import sha256_file
-from medllama.go_template import derive_go_template, go_template_sha256
+from medllama.go_template import derive_go_template
 from publish.config import PackageConfig
 from publish.modelfile import read_modelfile
 from publish.package import package
-from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
-from tests.publish.test_licences import LLAMA2, LLAMA32
-
-DATA = {
-    "publishable": True,
-    "sources": [
-        {
-            "name": "MedQuAD",
-            "licence": "CC-BY-4.0",
-            "publishable": True,
-            "attribution": "Ben Abacha | NLM",
-            "counts": {"kept": 16420},
-        }
-    ],
-    "notice": "MedQuAD\n  Licence: CC-BY-4.0\n",
-}
-
-
-@dataclasses.dataclass
-class Made:
-    """A base with its GGUF files and the certificate that vouches for them, all free to be spoiled."""
-
-    base: Path
-    files: list[Path]
-    certificate: Path
-    output_dir: Path
-
-    def package(self, **changes: Any) -> Path:
-        given: dict[str, Any] = {
-            "gguf": tuple(str(file) for file in self.files),
-            "certificate": self.certificate,
-            "output_dir": self.output_dir,
-            "base_model": str(self.base),
-        }
-        return package(PackageConfig(**given | changes)).path
-
-    def edit(self, **changes: Any) -> None:
-        """Change top-level entries of the certificate."""
-        self.certificate.write_text(json.dumps(json.loads(self.certificate.read_text()) | changes))
-
-
-def certificate(base: Path, files: list[Path], chat_template: str = "auto", **changes: Any) -> dict[str, Any]:
-    """A certificate as verify writes it, for files that nobody doubts here."""
-    chat = load_chat(base, None, chat_template)
-    try:
-        go_template = go_template_sha256(derive_go_template(chat)) if chat else None
-    except UnsupportedError:
-        go_template = None
-    facts: dict[str, Any] = {
-        "base": {"name": base.name, "path": str(base)},
-        "adapter": {"name": "adapter", "path": str(base / "adapter")},
-        "data": DATA,
-        "chat_template_sha256": chat.sha256 if chat else None,
-        "go_template_sha256": go_template,
-        "max_length": 128,
-    }
-    checks = (Check("tensors", "pass", 0.0, 0.0), Check("adapter_gguf", "skipped", reason="no adapter"))
-    reports = [
-        FileReport(file.name, sha256_file(file), file.stat().st_size, file.stem.split("-")[-1], "merged", checks)
-        for file in files
-    ]
-    return Certificate(facts | changes, tuple(reports)).as_json()
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """Per family: a base with a licence, and a folder of its GGUF files."""
-    folder = tmp_path_factory.mktemp("bases")
-    made = {}
-    for family, make, licence in (
-        ("llama2", make_llama2_checkpoint, LLAMA2),
-        ("llama3", make_llama3_checkpoint, LLAMA32),
-    ):
-        base = make(folder / family, num_hidden_layers=1)
-        (base / "LICENSE.txt").write_text(licence, encoding="utf-8")
-        (base / "USE_POLICY.md").write_text("no\u00a0harm\n", encoding="utf-8")
-        convert(ConvertConfig(base_model=str(base), output_dir=folder / f"{family}-gguf", types=("F16", "Q4_K_M")))
-        made[family] = (base, folder / f"{family}-gguf")
-    return made
-
-
-@pytest.fixture
-def made(bases: dict[str, tuple[Path, Path]], tmp_path: Path) -> Callable[..., Made]:
-    def make(family: str = "llama2") -> Made:
-        base, gguf = (shutil.copytree(path, tmp_path / path.name) for path in bases[family])
-        files = [gguf / "medllama-F16.gguf", gguf / "medllama-Q4_K_M.gguf"]
-        path = tmp_path / "certificate.json"
-        path.write_text(json.dumps(certificate(base, files)))
-        return Made(base, files, path, tmp_path / "package")
-
-    return make
+from tests.publish.packages import Made, certificate
+from tests.publish.test_licences import LLAMA2
 
 
 def values(output_dir: Path, name: str, key: str = "") -> list[str]:

@@ -1,0 +1,145 @@
+"""A repository of the hub is the package, and what `ollama run hf.co/...` reads; all of it in one commit, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import huggingface_hub.utils._http as hub_http
+import pytest
+
+from medllama.errors import InputError, MedllamaError, ResourceError
+from publish.config import PublishConfig
+from publish.gate import open_package
+from publish.publish import publish
+from tests.publish.hf_server import FakeHub, fake_hub
+from tests.publish.packages import Made
+
+# huggingface_hub 2.4 sends large files in a way that its own HTTP library calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # the hub's own store is not imitated
+    monkeypatch.setattr(hub_http.time, "sleep", lambda seconds: None)
+    with fake_hub() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)  # read when it was imported
+        monkeypatch.setenv("HF_TOKEN", running.token)
+        yield running
+
+
+def send(packaged: Path, to: str = "hf:ada/MedLlama", **changes: Any) -> dict[str, Any]:
+    return publish(PublishConfig(**{"package": packaged, "to": to} | changes)).summary
+
+
+def test_the_repository_is_the_package_and_what_ollama_reads(hub: FakeHub, packaged: Path) -> None:
+    summary = send(packaged)
+    files = hub.repositories["ada/MedLlama"]
+    for path in packaged.iterdir():
+        assert files[path.name] == path.read_bytes()
+    package = open_package(packaged)
+    assert files["template"].decode() == package.template
+    assert files["system"] == b"Answer briefly."
+    assert json.loads(files["params"]) == {"stop": ["</s>"], "temperature": 0.2, "num_ctx": 128}
+    assert set(files) == {path.name for path in packaged.iterdir()} | {".gitattributes", "template", "system", "params"}
+    assert summary["tags"] == {}
+    assert "ollama run hf.co/ada/MedLlama:Q4_K_M" in "\n".join(summary["table"])
+    assert [path for method, path in hub.log if "/commit/" in path] == ["/api/models/ada/MedLlama/commit/main"]
+
+
+def test_what_the_hub_has_is_not_sent_again(hub: FakeHub, packaged: Path) -> None:
+    send(packaged)
+    hub.log.clear()
+    send(packaged)
+    assert not any(path.startswith("/lfs/") for _, path in hub.log)
+
+
+def test_a_dry_run_lists_every_file_and_asks_nobody(hub: FakeHub, packaged: Path) -> None:
+    table = send(packaged, dry_run=True)["table"]
+    assert hub.log == []
+    for name in [*(path.name for path in packaged.iterdir()), "template", "system", "params"]:
+        assert any(line.endswith(f"  {name}") for line in table)
+
+
+def test_another_repository_is_not_written_over(hub: FakeHub, packaged: Path) -> None:
+    hub.repositories["ada/MedLlama"] = {"README.md": b"", "model.safetensors": b"years of work"}
+    with pytest.raises(InputError, match="holds something that medllama did not make"):
+        send(packaged)
+    assert set(hub.repositories["ada/MedLlama"]) == {"README.md", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error", "problem", "hint"),
+    [
+        ("POST", "repos/create", 401, InputError, "making the repository failed: .* says 401", "hf auth login"),
+        ("POST", "repos/create", 403, InputError, "says 403", "is ada yours"),
+        ("POST", "objects/batch", 413, ResourceError, "uploading failed: .* says 413", "quota"),
+        ("PUT", "/lfs/", 500, ResourceError, "says 500", "not sent twice"),
+        ("POST", "/commit/", 500, ResourceError, "uploading failed: .* says 500", "run the same command again"),
+        ("POST", "/commit/", 429, ResourceError, "says 429", "run the same command again"),
+    ],
+)
+def test_a_fault_is_told_and_leaves_no_half_model(
+    method: str,
+    path: str,
+    status: int,
+    error: type[MedllamaError],
+    problem: str,
+    hint: str,
+    hub: FakeHub,
+    packaged: Path,
+) -> None:
+    hub.faults[(method, path)] = status
+    with pytest.raises(error, match=problem) as refused:
+        send(packaged)
+    assert hint in refused.value.hint
+    assert set(hub.repositories.get("ada/MedLlama", {})) <= {".gitattributes"}
+    hub.faults.clear()
+    send(packaged)
+    assert "medllama-Q4_K_M.gguf" in hub.repositories["ada/MedLlama"]
+
+
+def test_a_wrong_token_is_told(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(InputError) as refused:
+        send(packaged)
+    assert "hf auth login" in refused.value.hint
+
+
+def test_nobody_listens(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ResourceError, match=r"failed at http://127\.0\.0\.1:9: .*refused"):
+        send(packaged)
+
+
+def test_offline_is_offline(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ResourceError, match="HF_HUB_OFFLINE is set"):
+        send(packaged)
+    assert hub.log == []
+
+
+def test_llama3_asks_for_its_name_here_too(hub: FakeHub, made: Callable[..., Made]) -> None:
+    folder = made("llama3").package(name="llama-med")
+    with pytest.raises(InputError, match="does not begin with Llama"):
+        send(folder)
+    send(folder, "hf:ada/Llama-3.2-Med")
+    assert list(hub.repositories) == ["ada/Llama-3.2-Med"]
+
+
+@pytest.mark.parametrize("place", ["med", "", "ada/", "ada/med/x", "ada/m ed", "ada/-med"])
+def test_a_wrong_name_is_told_before_the_package_is_read(place: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        publish(PublishConfig(package=tmp_path / "nothing", to=f"hf:{place}"))
+    assert refused.value.hint == "write hf:USER/REPO"
+
+
+def test_tags_are_told_to_mean_nothing(packaged: Path) -> None:
+    with pytest.raises(InputError, match="has no tags"):
+        send(packaged, tag=("v1",))

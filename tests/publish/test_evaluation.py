@@ -1,0 +1,57 @@
+"""The card shows what eval measured on a file of the package, and nothing that was measured on another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medllama.errors import CheckFailed, InputError
+from publish.certificate import CertifiedFile
+from publish.evaluation import read_evaluation
+
+FILES = (CertifiedFile("m-Q4_K_M.gguf", "ab" * 32, 10, "Q4_K_M", "merged", ("file",)),)
+CHOICE = {
+    "task": "medical", "kind": "multiple_choice", "measured": 500,
+    "model": {"accuracy": 0.612, "interval_95": [0.57, 0.65]}, "baseline": {"accuracy": 0.5, "interval_95": [0.45, 0.54]},
+    "difference": {"accuracy": 0.112, "interval_95": [0.06, 0.16]},
+}  # fmt: skip
+PERPLEXITY = {
+    "task": "held-out", "kind": "perplexity", "measured": 1400, "part": "answer_text",
+    "answer_text": {"model": {"perplexity": 3.5, "perplexity_interval_95": [3.25, 3.75]}, "baseline": None},
+}  # fmt: skip
+
+
+def results(folder: Path, *tasks: dict[str, Any], digest: str = FILES[0].sha256) -> Path:
+    path = folder / "results.json"
+    path.write_text(json.dumps({"model": {"sha256": digest}, "tasks": tasks}))
+    return path
+
+
+def test_every_task_has_a_row_with_its_interval_and_difference(tmp_path: Path) -> None:
+    table = read_evaluation(results(tmp_path, CHOICE, PERPLEXITY), FILES).table().splitlines()[2:]
+    assert table == [
+        "| medical | 500 | accuracy | 61.2% (57.0% to 65.0%) | 50.0% | +11.2 points (+6.0 to +16.0) |",
+        "| held-out | 1,400 | perplexity of held-out answers | 3.50 (3.25 to 3.75) | not measured | not measured |",
+    ]
+
+
+def test_the_metadata_is_what_hugging_face_reads(tmp_path: Path) -> None:
+    index = read_evaluation(results(tmp_path, CHOICE), FILES).model_index("Medllama")
+    assert yaml.safe_load(yaml.safe_dump(index)) == index
+    assert index[0]["name"] == "Medllama"
+    assert index[0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.612}]
+
+
+def test_results_of_another_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="was measured on another file"):
+        read_evaluation(results(tmp_path, CHOICE, digest="cd" * 32), FILES)
+
+
+@pytest.mark.parametrize("task", [{}, {"kind": "perplexity"}, CHOICE | {"model": 3}, "text"])
+def test_what_is_no_result_is_refused(task: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not what medllama eval writes"):
+        read_evaluation(results(tmp_path, task), FILES)

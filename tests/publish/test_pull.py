@@ -1,0 +1,122 @@
+"""A pull brings the registry's bytes into a store, all of them verified, or no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medllama import cli
+from medllama.errors import CheckFailed, InputError, ResourceError
+from publish.config import PullConfig
+from publish.pull import pull
+from tests.publish.oci_server import FaultyRegistry, cutting_proxy
+from tests.publish.targets.test_registry import bytes_of, fetch, send
+from tests.publish.targets.test_store import models_of
+
+pytestmark = pytest.mark.usefixtures("quick_network")
+
+
+def test_a_cut_download_goes_on_and_ends_whole(registry: FaultyRegistry, packaged: Path, tmp_path: Path) -> None:
+    send(packaged, registry.host)
+    with cutting_proxy(registry.host, [300, 5_000, 60_000, 100_001], answers=True) as host:
+        fetch(host, tmp_path / "store", name="medllama")
+    assert list(models_of(tmp_path / "store")) == ["registry.ollama.ai/library/medllama/f16"]
+    registry.ignores_range = True
+    with cutting_proxy(registry.host, [60_000], answers=True) as host:
+        fetch(host, tmp_path / "other", name="medllama")
+    assert len(models_of(tmp_path / "other")) == 1
+
+
+def test_a_pull_that_was_given_up_goes_on_where_it_ended(
+    registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    send(packaged, registry.host)
+    with (
+        cutting_proxy(registry.host, [100_000, *[150] * 5], answers=True) as host,
+        pytest.raises(ResourceError, match=r"downloading model .* failed 6 times"),
+    ):
+        fetch(host, tmp_path / "store", name="medllama")
+    assert models_of(tmp_path / "store") == {}
+    assert list((tmp_path / "store" / "blobs").iterdir()) == []
+    partial = next((tmp_path / "store" / ".medllama.partial").iterdir()).stat().st_size
+    assert partial > 50_000
+    registry.log.clear()
+    fetch(registry.host, tmp_path / "store", name="medllama")
+    assert len(models_of(tmp_path / "store")) == 1
+    assert not (tmp_path / "store" / ".medllama.partial").exists()
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_pulled(
+    registry: FaultyRegistry, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(packaged, registry.host)
+    registry.log.clear()
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ResourceError, match=r"pulling .* needs .* are free") as refused:
+        fetch(registry.host, tmp_path / "store")
+    assert refused.value.hint == "free some space (ollama list, ollama rm), or name another store"
+    assert [path for _, path, _ in registry.log] == ["/v2/ada/medllama/manifests/f16"]
+    assert models_of(tmp_path / "store") == {}
+
+
+def test_a_blob_that_is_given_out_wrong_is_refused(registry: FaultyRegistry, packaged: Path, tmp_path: Path) -> None:
+    send(packaged, registry.host)
+    registry.corrupts = f"sha256:{hashlib.sha256(bytes_of(packaged, 'F16')).hexdigest()}"
+    with pytest.raises(CheckFailed, match="is not what its digest says"):
+        fetch(registry.host, tmp_path / "store")
+    assert models_of(tmp_path / "store") == {}
+    registry.corrupts = None
+    fetch(registry.host, tmp_path / "store")
+    assert len(models_of(tmp_path / "store")) == 1
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"{", b"[]", b'{"layers": [], "config": {}}', b'{"mediaType": "application/vnd.oci.image.manifest.v1+json"}'],
+)
+def test_what_is_no_model_is_not_pulled(manifest: bytes, registry: FaultyRegistry, tmp_path: Path) -> None:
+    registry.manifests["latest"] = manifest
+    with pytest.raises(InputError, match="is no Ollama model"):
+        fetch(registry.host, tmp_path / "store", "ada/medllama")
+
+
+def test_a_manifest_with_a_path_for_a_digest_is_not_pulled(
+    registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    send(packaged, registry.host)
+    manifest = json.loads(registry.manifests["f16"])
+    manifest["config"]["digest"] = "sha256:../../../evil"
+    registry.manifests["f16"] = json.dumps(manifest).encode()
+    with pytest.raises(InputError, match="is no Ollama model"):
+        fetch(registry.host, tmp_path / "store")
+
+
+def test_a_tag_that_is_not_there(registry: FaultyRegistry, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{registry.host} has no ada/medllama:v9"):
+        fetch(registry.host, tmp_path / "store", "ada/medllama:v9")
+
+
+@pytest.mark.parametrize(("source", "to"), [("ada/med", "store:x"), ("registry:localhost:5000/ada/med", "x")])
+def test_other_kinds_of_places_are_told_the_right_form(source: str, to: str) -> None:
+    with pytest.raises(InputError) as refused:
+        pull(PullConfig(source=source, to=to))
+    assert refused.value.hint.startswith("write ")
+
+
+def test_pull_takes_its_source_without_a_flag(
+    registry: FaultyRegistry, packaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(packaged, registry.host)
+    capsys.readouterr()
+    arguments = [f"registry:{registry.host}/ada/medllama", "--to", f"store:{tmp_path / 'store'}"]
+    assert cli.main(["pull", *arguments, "--name", "ada/med:v1"]) == 0
+    out, told = capsys.readouterr()
+    assert out == f"{tmp_path / 'store'}\n"
+    assert "ollama run ada/med:v1" in told
+    assert cli.main(["pull"]) == 2
+    assert "medllama pull needs --source, --to" in capsys.readouterr().err
