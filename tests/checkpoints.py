@@ -2,8 +2,9 @@
 
     base = make_llama2_checkpoint(tmp_path / "base", num_hidden_layers=1)
 
-The weights are random but seeded, and strong enough that two tokens never tie; norms are not all ones. Rows are a multiple of
-256, the block of llama.cpp's K-quants. The tokenizers are trained on sentences written here. The same call gives the same bytes.
+The weights are random but seeded, and strong enough that two tokens never tie; norms are not all ones, biases not zero. Rows
+are a multiple of 256, the block of llama.cpp's K-quants. The tokenizers are trained on sentences written here. The same call
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,8 @@ def _save_model(config: LlamaConfig, folder: Path, dtype: torch.dtype, seed: int
         for name, weight in model.named_parameters():
             if name.endswith("norm.weight"):
                 weight.data += 0.1 * torch.randn_like(weight)
+            if name.endswith(".bias"):  # zeros would hide a bias in the wrong order
+                weight.data += 0.1 * torch.randn_like(weight)
     model.to(dtype).save_pretrained(folder)
     GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, do_sample=False
@@ -184,6 +188,12 @@ def sentences() -> list[str]:
             said.append(f"{drug.capitalize()} is given by mouth, 25 mg twice daily, in {name}.")
             said.append(f"[INST] Is {drug} a treatment of {name}? [/INST] Yes, where a doctor says so. ")
     return said
+
+
+def made_up_words(seed: int = 0) -> list[str]:
+    """Words that no tokenizer was trained on: their pieces can be merged in more than one order."""
+    generator = random.Random(seed)
+    return ["".join(generator.choices("acdefhilmnorstu", k=8)) for _ in range(200)]
 
 
 def _write_json(path: Path, value: Any) -> None:
