@@ -87,13 +87,12 @@ class Page:
                         info="0 takes the likeliest token each time",
                     )  # fmt: skip
                     top_p = gradio.Slider(
-                        0.05, 1, config.top_p, step=0.01, label="Top-p", info="of use above temperature 0"
+                        0.01, 1, max(0.01, config.top_p), step=0.01, label="Top-p", info="of use above temperature 0"
                     )
                 with gradio.Row():
                     max_tokens = gradio.Number(
-                        config.max_tokens, label="Most tokens of an answer", precision=0, minimum=1,
-                        maximum=max(voice.context_tokens for voice in self.voices),
-                    )  # fmt: skip
+                        config.max_tokens, label="Most tokens of an answer", precision=0, minimum=1
+                    )
                     seed = gradio.Number(config.seed, label="Seed", precision=0, minimum=0, maximum=MOST_SEED)
             with gradio.Accordion("The prompt, exactly as each model reads it", open=False) as prompt_accordion:
                 prompts = gradio.HTML(render.prompts_html([], self.speakers), elem_id="prompts")
@@ -117,7 +116,8 @@ class Page:
                     concurrency_id="models",
                     **quiet,
                 )
-                answered.then(self.finish, [turns], [newest, earlier, prompts, *buttons], **at_once)
+                for ended in (answered.success, answered.failure):  # a refused setting, a full queue
+                    ended(self.finish, [turns], [newest, earlier, prompts, *buttons], **at_once)
             stop.click(self.stop, None, None, **at_once)
             clear.click(lambda: ((), "", render.empty_html(self.speakers), "", render.prompts_html([], self.speakers)), None,
                         [turns, box, newest, earlier, prompts], **at_once)  # fmt: skip
@@ -144,12 +144,12 @@ class Page:
         return ["", question, waiting, past, *self._buttons(is_answering=True)]
 
     def answer(
-        self, turns: tuple[Turn, ...], asked: str, system: str, temperature: float, top_p: float, max_tokens: float,
-        seed: float, request: gradio.Request,
+        self, turns: tuple[Turn, ...], asked: str, system: str, temperature: float, top_p: float, max_tokens: float | None,
+        seed: float | None, request: gradio.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """The answers as they grow. A conversation that does not fit is told, and the question goes back into the box."""
         stop = self._stops.setdefault(self._session(request), threading.Event())
-        sampling = Sampling(float(temperature), float(top_p), int(seed), int(max_tokens))
+        sampling = Sampling(temperature, top_p, int(seed or 0), int(max_tokens or self.config.max_tokens))
         streams = [
             voice.answer(messages(turns, number, system, asked), sampling, stop.is_set)
             for number, voice in enumerate(self.voices)

@@ -193,6 +193,20 @@ def test_a_model_that_breaks_is_told_and_the_next_question_is_answered(browser: 
         page.context.close()
 
 
+def test_a_setting_that_is_refused_is_told_and_the_next_question_is_answered(browser: Any, server: Server) -> None:
+    page = Watched(browser, server.url).page
+    page.get_by_role("button", name=re.compile("Settings")).click()
+    page.get_by_label("Seed").fill("-5")
+    page.get_by_label("Your question").fill("What is gout?")
+    page.keyboard.press("Enter")
+    page.get_by_text("less than minimum value 0").wait_for()
+    page.wait_for_function("!document.querySelector('#ask').disabled")
+    for seed in ("7", ""):
+        page.get_by_label("Seed").fill(seed)
+        ask(page, f"What is gout {seed}?")
+    page.context.close()
+
+
 def test_an_empty_question_is_not_asked(page: Any) -> None:
     page.get_by_role("button", name="Ask").click()
     page.get_by_text("Type a question first.").wait_for()
