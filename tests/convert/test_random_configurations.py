@@ -336,7 +336,8 @@ def assert_weights(
             # Where terms cancel, a float32 error of the row's size can be several steps of a value near zero.
             assert ((steps <= 1) | (numpy.abs(values - truth) <= 1e-6 * largest)).all(), source
             merged, equal = merged + steps.size, equal + int((steps == 0).sum())
-    assert equal >= 0.999 * merged, f"{equal} of {merged} are equal"
+    # Of a few hundred values one or two may lie so near the middle between two steps that float32 decides otherwise.
+    assert merged - equal <= max(3, 0.001 * merged), f"{equal} of {merged} are equal"
 
 
 def row_size(truth: numpy.ndarray, base: numpy.ndarray) -> numpy.ndarray:
