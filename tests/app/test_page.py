@@ -106,6 +106,13 @@ def cards(page: Any) -> list[str]:
     return [it.inner_text() for it in page.locator("#newest article").all()]
 
 
+def open_settings(page: Any) -> None:
+    """Open the settings, and wait until their fields listen: a program types faster than Gradio builds them."""
+    page.get_by_role("button", name=re.compile("Settings")).click()
+    page.get_by_label("Seed").wait_for()
+    page.wait_for_timeout(1000)
+
+
 def test_an_example_is_answered_by_both_models_with_figures(page: Any) -> None:
     page.get_by_role("button", name=EXAMPLE).click()
     wait_for_answers(page, EXAMPLE)
@@ -138,7 +145,7 @@ def test_the_page_is_used_with_the_keyboard_alone(page: Any) -> None:
 
 
 def test_a_conversation_goes_on_and_the_prompt_is_shown_as_it_is_read(page: Any) -> None:
-    page.get_by_role("button", name=re.compile("Settings")).click()
+    open_settings(page)
     page.get_by_label("System prompt").fill("You answer briefly.")
     page.get_by_label("Most tokens of an answer").fill("12")
     ask(page, EXAMPLE)
@@ -195,7 +202,7 @@ def test_a_model_that_breaks_is_told_and_the_next_question_is_answered(browser: 
 
 def test_a_setting_that_is_refused_is_told_and_the_next_question_is_answered(browser: Any, server: Server) -> None:
     page = Watched(browser, server.url).page
-    page.get_by_role("button", name=re.compile("Settings")).click()
+    open_settings(page)
     page.get_by_label("Seed").fill("-5")
     page.get_by_label("Your question").fill("What is gout?")
     page.keyboard.press("Enter")

@@ -126,11 +126,11 @@ def adapters(draw: st.DrawFn, shape: dict[str, Any], *, is_tied: bool) -> dict[s
         "use_dora": draw(st.integers(0, 3)) == 0,
         "target_modules": draw(st.lists(st.sampled_from(LINEAR), min_size=1, unique=True)),
     }
+    # The first pattern that matches counts, and PEFT sorts them when it saves: in another order it cannot load its own file.
     names = st.sampled_from([*options["target_modules"], "self_attn.q_proj", "layers.0.mlp.up_proj", ".*_proj"])
-    if draw(st.booleans()):
-        options["rank_pattern"] = draw(st.dictionaries(names, st.integers(1, 9), max_size=2))
-    if draw(st.booleans()):
-        options["alpha_pattern"] = draw(st.dictionaries(names, st.sampled_from([2, 5.5, 32]), max_size=2))
+    for pattern, values in (("rank_pattern", st.integers(1, 9)), ("alpha_pattern", st.sampled_from([2, 5.5, 32]))):
+        if draw(st.booleans()):
+            options[pattern] = dict(sorted(draw(st.dictionaries(names, values, max_size=2)).items()))
     if draw(st.integers(0, 2)) == 0:
         options["layers_to_transform"] = draw(st.lists(st.sampled_from(layers), min_size=1, unique=True))
     whole = draw(st.sampled_from([(), (), ("embed_tokens",), ("lm_head",), ("embed_tokens", "lm_head")]))
