@@ -62,7 +62,7 @@ def test_the_weights_are_what_peft_computes(kind: str, base: Path, tmp_path: Pat
         before = plain(torch.tensor([IDS])).logits
         carry(reference, plain)
         ours, theirs = plain(torch.tensor([IDS])).logits, unmerged(torch.tensor([IDS])).logits
-    # float64 sums in another order, which Transformers' norms round to float32; the adapter itself moves the logits by 1e-3 and more.
+    # float64 sums in another order, which norms round to float32; the adapter itself moves the logits by 1e-3 and more.
     assert float((ours - theirs).abs().max()) < 1e-7
     assert float((before - theirs).abs().max()) > 1e-3
 
