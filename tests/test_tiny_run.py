@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from medllama.files import sha256_file
+from medllama.recipe import load_recipe
+from tests.report.test_page import numbers, page_of, text
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -92,6 +96,31 @@ def test_the_run_used_what_the_plan_said(whole_run: WholeRun) -> None:
     assert whole_run.plan["training_tokens"] == pytest.approx(
         whole_run.manifest("train")["summary"]["trained_tokens"], rel=0.1
     )
+
+
+def test_the_run_ends_with_a_report_whose_numbers_are_those_of_its_files(whole_run: WholeRun) -> None:
+    run = whole_run.folder
+    figures = json.loads((run / "report.json").read_text())
+    assert Path(whole_run.printed["stages"]["report"]["path"]).samefile(run / "report.html")
+    assert figures["missing"] == []
+    assert [link["holds"] for link in figures["links"]] == [True] * 6
+    assert figures["files"] == {name: sha256_file(run / name) for name in figures["files"]}
+    assert figures["headline"]["verdict"] == "better"
+    assert all(stage["seconds"] > 0 for stage in figures["cost"]["stages"])
+    assert all(seen["overlap"]["documents"] > 0 for seen in figures["evaluation"]["tasks"])
+    page = page_of(run)
+    shown = {float(element.get("value")) for element in page.iter("data")}
+    for task in json.loads((run / "eval" / "results.json").read_text())["tasks"]:
+        its = task if task["kind"] == "multiple_choice" else task["answer_text"]
+        for role in ("model", "baseline"):
+            assert numbers({key: its[role][key] for key in ("accuracy", "perplexity") if key in its[role]}) <= shown
+    assert f"{whole_run.manifest('train')['summary']['steps']} optimizer steps" in text(
+        page.get_element_by_id("training")
+    )
+    recipe = load_recipe("tiny")
+    origins = [item["origin"] for item in figures["samples"]["items"]]
+    assert origins == ["example"] * len(recipe.examples) + ["test"] * (len(origins) - len(recipe.examples))
+    assert "test" in origins
 
 
 def test_a_second_run_changes_nothing(whole_run: WholeRun) -> None:

@@ -142,7 +142,7 @@ class Terminal:
         self.shown = ""
         os.write(self.master, text.encode())
 
-    def wait_for(self, text: str, seconds: float = 30) -> None:
+    def wait_for(self, text: str, seconds: float = 180) -> None:
         """Read on until this has been shown."""
         until = time.monotonic() + seconds
         while text not in self.shown:
@@ -170,7 +170,7 @@ def test_a_person_has_a_conversation_until_ctrl_d(embedded: list[Path]) -> None:
         terminal.wait_for("> ")
         terminal.type("\x04")
         terminal.wait_for("2 answers")
-        assert terminal.process.wait(timeout=20) == 0
+        assert terminal.process.wait(timeout=120) == 0
         assert "Traceback" not in terminal.shown
     finally:
         terminal.process.kill()
