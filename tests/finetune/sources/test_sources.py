@@ -32,7 +32,7 @@ def test_a_source_is_taken_apart(given: str, request_: SourceRequest) -> None:
     [
         ("medqad:x", "'medqad:x' is of an unknown kind 'medqad'; did you mean medquad?"),
         ("data.jsonl", "'data.jsonl' is of an unknown kind 'data.jsonl'; did you mean jsonl?"),
-        ("zzz:x", "'zzz:x' is of an unknown kind 'zzz'; known are tiny, medquad, jsonl, text"),
+        ("zzz:x", f"'zzz:x' is of an unknown kind 'zzz'; known are {', '.join(MODULES)}"),
         ("tiny:x", "'tiny:x' takes no path; write tiny"),
         ("medquad", "'medquad' has no path; write medquad:DIR"),
         ("jsonl:?licence=MIT", "'jsonl:?licence=MIT' has no path; write jsonl:FILE?licence=SPDX"),
