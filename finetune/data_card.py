@@ -28,6 +28,23 @@ CHANGES = (
     "Unicode and whitespace normalized; publishers' boilerplate, empty records, exact and near duplicates left out; long "
     "texts cut; split for training and testing"
 )
+# Told to `datasets`, which would else take the columns from the first records that it sees.
+FEATURES_OF_RECORDS = [
+    "dataset_info:",
+    "- config_name: default",
+    "  features:",
+    "  - name: messages",
+    "    list:",
+    "    - name: role",
+    "      dtype: string",
+    "    - name: content",
+    "      dtype: string",
+    *(
+        line
+        for name in ("text", "source", "document_id", "licence", "sha256")
+        for line in (f"  - name: {name}", "    dtype: string")
+    ),
+]
 HISTOGRAM_BINS = [1, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
 
 
@@ -189,7 +206,7 @@ def readme(card: dict[str, Any], files: list[str]) -> str:
         header += [f"- config_name: {name}", "  data_files:"]
         # datasets refuses a file without a record: it has no columns.
         header += [f"  - split: {split}\n    path: {file}" for split, file in found if card["records"].get(split, 1)]
-    lines = ["---", *header, "---", "", "# Prepared data", ""]
+    lines = ["---", *header, *FEATURES_OF_RECORDS, "---", "", "# Prepared data", ""]
     lines.append(
         "May be given on, with NOTICE."
         if card["publishable"]
