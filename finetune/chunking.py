@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+from medllama.checkpoint import find_base_here
 from medllama.errors import InputError
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -102,8 +103,8 @@ def tokenizer_folder(name: str | None) -> Path | None:
     """The folder of the base model whose tokenizer counts; None where it is not on this disk."""
     if name is None:
         return None
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = find_base_here(name)
+    if folder is None:
         return None
     if not any((folder / file).is_file() for file in ("tokenizer.model", "tokenizer.json")):
         raise InputError(f"{folder} holds no tokenizer.model and no tokenizer.json", hint="name a base model's folder")

@@ -9,6 +9,7 @@ from typing import Literal
 
 from finetune.licences import canonical
 from finetune.sources import parse
+from medllama.checkpoint import find_base_here
 from medllama.config import option
 
 TINY_FILES = [
@@ -59,7 +60,7 @@ class PrepareConfig:
     tokenizer: str | None = option(
         None,
         help="base model whose tokenizer counts them (default: an estimate, four characters a token)",
-        metavar="DIR",
+        metavar="DIR_OR_HUB_ID",
     )
     workers: int | None = option(
         None, help="processes that read and clean (default: one per core, for input of 20 MB each)"
@@ -67,7 +68,7 @@ class PrepareConfig:
 
     def implied_inputs(self) -> list[Path]:
         """Files that no field names: correcting a fact of tiny makes prepare run again, and so does another tokenizer."""
-        folder = Path(self.tokenizer).expanduser() if self.tokenizer else None
+        folder = find_base_here(self.tokenizer) if self.tokenizer else None
         names = ("tokenizer.model", "tokenizer.json", "added_tokens.json", "tokenizer_config.json")
         tokenizer_files = [folder / name for name in names if (folder / name).is_file()] if folder else []
         return [*(TINY_FILES if "tiny" in self.source else []), *tokenizer_files]
