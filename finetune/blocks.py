@@ -17,28 +17,28 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy
 
 from finetune.chunking import SPECIAL_TOKENS, pieces, token_counter
 from finetune.cleaning import cleaned, language_of, likely_identifiers, texts_of
 from finetune.licences import needs_permission
-from finetune.near_duplicates import SLOTS, signatures
-from finetune.records import Dropped, Malformed, Record, Split, plain_text
+from finetune.near_duplicates import SLOTS, signatures, topic_of
+from finetune.records import Dropped, Malformed, Record, plain_text
 from finetune.sources import SourceRequest, load_source
-from finetune.splitting import place_in_order, place_of, split_of
+from finetune.splitting import SPLIT_CODES, place_in_order, place_of, split_of
 from finetune.workers import run_all
 from medllama import progress
 from medllama.files import read_json, write_json
 
-SPLIT_CODES: dict[Split, int] = {name: code for code, name in enumerate(get_args(Split))}
 BLOCK_DOCUMENTS = 1000
 BLOCK_CHARACTERS = 4_000_000
 BLOCK_FILES, BLOCK_FILE_BYTES = 200, 8_000_000
 FEATURES = numpy.dtype([
     ("sha_high", "u8"), ("sha_low", "u8"),   # half of the SHA-256 of the content, before it is cut
     ("place", "f8"), ("order", "f8"),        # of its document among the splits, of itself among the records
+    ("topic", "u8"),                         # what its question asks about, 0 for a text
     ("offset", "u8"), ("bytes", "u4"),       # its lines in the block's JSONL
     ("pieces", "u4"), ("block", "u4"),
     ("source", "u2"), ("licence", "u2"), ("split", "u1"),
@@ -236,9 +236,14 @@ def _features(
     return (
         int.from_bytes(digest[:8]), int.from_bytes(digest[8:16]),
         place_of(record, seed=settings.seed), place_in_order(record, seed=settings.seed)[0],
+        topic_of(_question(record.content)),
         offset, written, pieces, block.number, block.source, counts.licences.index(record.licence),
         SPLIT_CODES[split], record.split is None, False,
     )  # fmt: skip
+
+
+def _question(content: dict[str, Any]) -> str:
+    return "\n".join(turn["content"] for turn in content.get("messages", ()) if turn["role"] == "user")
 
 
 def _unsigned() -> numpy.ndarray:

@@ -16,11 +16,12 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.blocks import SPLIT_CODES, Corpus, Counts
+from finetune.blocks import Corpus, Counts
 from finetune.config import PrepareConfig
 from finetune.licences import may_be_published
 from finetune.records import Split
 from finetune.sources import Source, SourceRequest
+from finetune.splitting import SPLIT_CODES
 from medllama.files import sha256_file
 
 SHOWN_PROBLEMS = 5

@@ -31,7 +31,7 @@ from typing import Any, get_args
 import numpy
 
 from finetune import near_duplicates
-from finetune.blocks import FEATURES, SPLIT_CODES, Corpus, Settings, gather, read_blocks
+from finetune.blocks import FEATURES, Corpus, Settings, gather, read_blocks
 from finetune.chunking import tokenizer_folder
 from finetune.config import PrepareConfig
 from finetune.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
@@ -40,7 +40,7 @@ from finetune.figure import figure
 from finetune.licences import needs_permission
 from finetune.records import Split
 from finetune.sources import SourceRequest, load_source, parse
-from finetune.splitting import SPLITS, first_of_each, ranked, with_training_records
+from finetune.splitting import SPLIT_CODES, SPLITS, first_of_each, ranked, with_training_records
 from finetune.writing import lines_of, write_split
 from medllama import progress
 from medllama.config import as_json
@@ -261,9 +261,12 @@ def _near_duplicates(config: PrepareConfig, corpus: Corpus, kept: numpy.ndarray)
     compared = compared[(features["is_signed"] & kept)[compared]]
     if not len(compared):
         return gone
-    may_go = features["split"][compared] < SPLIT_CODES["test"]
     gone[compared] = near_duplicates.near_duplicates(
-        corpus.signatures, row_of[compared], may_go, config.near_duplicate_threshold
+        corpus.signatures,
+        row_of[compared],
+        features["split"][compared],
+        features["topic"][compared],
+        config.near_duplicate_threshold,
     )
     return gone
 

@@ -16,7 +16,8 @@ import numpy
 from finetune.records import Record, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-TRAIN = get_args(Split).index("train")
+SPLIT_CODES: dict[Split, int] = {name: code for code, name in enumerate(get_args(Split))}
+TRAIN, TEST = SPLIT_CODES["train"], SPLIT_CODES["test"]
 
 
 def unit_hash(*parts: object) -> float:

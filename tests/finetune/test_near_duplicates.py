@@ -18,6 +18,7 @@ from finetune.near_duplicates import (
     near_duplicates,
     rows_of_a_band,
     signatures,
+    topic_of,
 )
 from finetune.words import runs, word_hashes, words_of
 
@@ -40,11 +41,20 @@ def jaccard(first: str, second: str) -> float:
     return len(one & two) / len(one | two)
 
 
-def found(all_texts: list[str], threshold: float = 0.8, may_go: list[bool] | None = None) -> list[bool]:
+def found(
+    all_texts: list[str], threshold: float = 0.8, splits: str = "", topics: list[str] | None = None
+) -> list[bool]:
+    """Which go, of documents of these splits (t: train, v: validation, x: test) and questions."""
     table, is_signed = signatures(all_texts)
     assert is_signed.all()
-    allowed = numpy.array(may_go if may_go is not None else [True] * len(all_texts))
-    return near_duplicates(table, numpy.arange(len(all_texts)), allowed, threshold).tolist()
+    codes = numpy.array(["tvx".index(letter) for letter in splits or "t" * len(all_texts)], dtype="u1")
+    asked = numpy.array([topic_of(question) for question in topics or [""] * len(all_texts)], dtype="u8")
+    return near_duplicates(table, numpy.arange(len(all_texts)), codes, asked, threshold).tolist()
+
+
+def unasked(count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The splits and topics of texts that all train."""
+    return numpy.zeros(count, dtype="u1"), numpy.zeros(count, dtype="u8")
 
 
 def test_resembling_documents_go_and_others_stay() -> None:
@@ -65,10 +75,26 @@ def test_layout_case_and_punctuation_make_no_difference() -> None:
     assert found([text, text.upper().replace(" ", ",\n ")]) == [False, True]
 
 
-def test_the_earlier_stays_and_what_may_not_go_stays_too() -> None:
+def test_the_earlier_stays_and_a_test_stays_too() -> None:
     [text] = texts(1)
     assert found([text, changed(text, 1), changed(text, 2)]) == [False, True, True]
-    assert found([text, changed(text, 1), changed(text, 2)], may_go=[False, False, True]) == [False, False, True]
+    assert found([text, changed(text, 1), changed(text, 2)], splits="xxt") == [False, False, True]
+    assert found([text, changed(text, 1), changed(text, 2)], splits="xvt") == [False, True, True]
+
+
+def test_one_answer_to_questions_on_two_things_is_two_facts_but_not_between_splits() -> None:
+    [text] = texts(1)
+    questions = ["Is gout inherited?", "Is sialidosis inherited?", "is the gout inherited"]
+    alike = [text, changed(text, 1), changed(text, 2)]
+    assert found(alike, topics=questions) == [False, False, True]
+    assert found(alike, topics=questions, splits="xtt") == [False, True, True]
+    assert found(alike, topics=questions, splits="vvv") == [False, False, True]
+
+
+def test_a_topic_is_what_a_short_question_names() -> None:
+    assert topic_of("What is (are) Gout ?") == topic_of("Please explain the gout.") != topic_of("What is asthma?")
+    assert topic_of("Is gout inherited?") not in (0, topic_of("What is gout?"))
+    assert topic_of("") == topic_of("What is it?") == topic_of("Gout " * 20) == 0
 
 
 def test_a_bucket_of_unlike_documents_is_compared_to_its_end() -> None:
@@ -76,7 +102,7 @@ def test_a_bucket_of_unlike_documents_is_compared_to_its_end() -> None:
     table = numpy.random.default_rng(0).integers(0, 2**32, size=(20, SLOTS), dtype=numpy.uint32)
     table[:, : rows_of_a_band(0.8)] = 7
     table[19] = table[18]
-    assert numpy.flatnonzero(near_duplicates(table, numpy.arange(20), numpy.ones(20, dtype=bool), 0.8)).tolist() == [19]
+    assert numpy.flatnonzero(near_duplicates(table, numpy.arange(20), *unasked(20), 0.8)).tolist() == [19]
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])
@@ -97,9 +123,9 @@ def test_the_index_costs_no_more_than_it_says(tmp_path: Path) -> None:
     table[:] = numpy.random.default_rng(0).integers(0, 2**32, size=table.shape, dtype=numpy.uint32)
     table[count // 2 :] = table[: count // 2]  # the worst case: every bucket has two
     assert path.stat().st_size == count * DISK_BYTES_PER_DOCUMENT
-    rows, may_go = numpy.arange(count, dtype=numpy.uint32), numpy.ones(count, dtype=bool)
+    rows, (splits, topics) = numpy.arange(count, dtype=numpy.uint32), unasked(count)
     tracemalloc.start()
-    gone = near_duplicates(table, rows, may_go, 0.8)
+    gone = near_duplicates(table, rows, splits, topics, 0.8)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert gone.sum() == count // 2

@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.blocks import FEATURES, SPLIT_CODES
+from finetune.blocks import FEATURES
 from finetune.licences import canonical, may_be_published, needs_permission
 from finetune.records import Malformed, Record, Split, multiple_choice, plain_text
-from finetune.splitting import SPLITS, first_of_each, place_in_order, split_of, unit_hash, with_training_records
+from finetune.splitting import (
+    SPLIT_CODES,
+    SPLITS,
+    first_of_each,
+    place_in_order,
+    split_of,
+    unit_hash,
+    with_training_records,
+)
 
 
 def record(text: str, document_id: str = "d", split: Split | None = None) -> Record:
