@@ -77,6 +77,9 @@ def prepare(config: PrepareConfig) -> StageResult:
     inputs = [load_source(request.kind).inputs(request) for request in requests]
     _require_replaceable(config.output_dir, [file for files in inputs for file in files])
     _require_permission(requests, config)
+    for name in config.decontaminate:
+        if not Path(name).is_file():
+            raise InputError(f"{name} does not exist", hint="--decontaminate takes the files that eval measures")
     tallies = [
         Tally(request, load_source(request.kind), inputs_sha256(files))
         for request, files in zip(requests, inputs, strict=True)

@@ -12,6 +12,9 @@ from finetune.config import PrepareConfig
 from finetune.decontamination import COMMON_ITEMS, EvaluationIndex, Item, item_of
 from finetune.prepare import prepare
 from medllama.errors import InputError
+from medllama.pipeline import configure
+from medllama.recipe import load_recipe
+from medllama.stages import BY_NAME
 from tests.finetune.sources.reading import write_jsonl
 
 LONG = "A man of 54 years comes with a swollen red toe that woke him at night after a feast of meat and wine"
@@ -120,3 +123,26 @@ def test_an_evaluation_set_of_another_shape_is_refused(tmp_path: Path) -> None:
     other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "q"}])
     with pytest.raises(InputError, match="has no question, messages or text"):
         prepare(PrepareConfig(source=(f"jsonl:{source}",), output_dir=tmp_path / "data", decontaminate=(str(other),)))
+
+
+def test_a_missing_evaluation_set_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "c.jsonl", ["broken"])
+    with pytest.raises(InputError, match=r"nowhere\.jsonl does not exist"):
+        prepare(
+            PrepareConfig(
+                source=(f"jsonl:{source}",),
+                output_dir=tmp_path / "data",
+                decontaminate=(f"{tmp_path}/nowhere.jsonl",),
+            )
+        )
+
+
+def test_in_a_run_what_eval_measures_leaves_training(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "exam.jsonl", [{"question": LONG, "options": {"A": "Gout", "B": "Mumps"}, "answer": "A"}])
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nprepare: {source: [tiny]}\ntrain: {base_model: base, max_length: 77}\neval: {task: [exam.jsonl]}\n"
+    )
+    recipe = load_recipe(str(tmp_path / "r.yaml"))
+    config = configure(BY_NAME["prepare"], recipe, tmp_path / "run", {})
+    assert config.decontaminate == (str((tmp_path / "exam.jsonl").resolve()),)
+    assert (config.tokenizer, config.chunk_tokens) == ("base", 77)
