@@ -22,7 +22,7 @@ from convert.checks.gguf_file import Header, Tensor, to_float32
 from convert.checks.likely_cause import likely_cause
 from convert.checks.reference import Weights
 from medllama import progress
-from medllama.llamacpp import quantize_rows
+from medllama.llamacpp.quantizer import quantize_rows
 
 CHUNK_VALUES = 1 << 22
 SAMPLED_ROWS = 96  # of each large matrix with --sample

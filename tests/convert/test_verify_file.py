@@ -13,7 +13,7 @@ import pytest
 
 from convert.checks.file import SCALE_OFFSETS, first_not_finite
 from convert.checks.gguf_file import TENSOR_TYPES, Header, Malformed, read_header, to_float32
-from medllama.llamacpp import quantize_rows
+from medllama.llamacpp.quantizer import quantize_rows
 from tests.convert.faults import Gguf, read, write
 
 U8, U32, F32, STRING, BOOL = (
