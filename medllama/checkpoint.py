@@ -21,7 +21,7 @@ from medllama.errors import InputError, MedllamaError, UnsupportedError
 from medllama.files import read_json, sha256_file
 
 NEEDED_FILES = (
-    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "LICENCE*", "COPYING*", "USE_POLICY*", "USE-POLICY*",
+    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "USE_POLICY*", "USE-POLICY*",
     "ACCEPTABLE_USE*", "NOTICE*",
 )  # fmt: skip
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
