@@ -21,8 +21,8 @@ from medllama.errors import InputError, MedllamaError, UnsupportedError
 from medllama.files import read_json, sha256_file
 
 NEEDED_FILES = (
-    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "USE_POLICY*", "USE-POLICY*",
-    "ACCEPTABLE_USE*", "NOTICE*",
+    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
+    "USE_POLICY*", "USE-POLICY*", "ACCEPTABLE_USE*",
 )  # fmt: skip
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
