@@ -388,10 +388,10 @@ def quantize_rows(
     Raises UnsupportedError for what would end the process inside ggml: a format that it only computes in, rows that do
     not divide into blocks, or no importance where the format needs it.
     """
-    from gguf import GGMLQuantizationType  # llama_cpp does not name all of them
+    from gguf import GGMLQuantizationType  # neither this nor llama_cpp names all of them
 
     base = _ggml_base()
-    number = GGMLQuantizationType.__members__.get(type_name)
+    number = GGMLQuantizationType.__members__.get(type_name, getattr(library(), f"GGML_TYPE_{type_name}", None))
     if number is None or not base.ggml_is_quantized(number) or type_name in COMPUTED_IN_ONLY:
         raise UnsupportedError(f"ggml quantizes nothing to {type_name}")
     values = numpy.ascontiguousarray(values, dtype=numpy.float32)
