@@ -81,6 +81,15 @@ def test_a_right_file_of_every_kind_of_block_passes(tmp_path: Path) -> None:
     assert assert_passes(base, tmp_path, kinds)["verdict"] == "pass"
 
 
+def test_a_value_that_outweighs_its_row_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    """Q8_0 holds such a row more finely than the BF16 file that it was quantized from."""
+    base = make_llama2_checkpoint(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = 70001.0
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert assert_passes(base, tmp_path, ("BF16", "Q8_0"))["verdict"] == "pass"
+
+
 MERGES = [(kind, tied) for kind in ADAPTERS for tied in ("untied", "tied")]
 MERGES.remove(("head", "tied"))  # convert refuses a LoRA on one of two tied matrices
 
