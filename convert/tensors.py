@@ -91,6 +91,11 @@ def plan_tensors(
     one of its two names is among them. Raises InputError where tensors are missing or have the wrong shape,
     UnsupportedError where some are left over.
     """
+    if shape.layers > len(stored):
+        raise InputError(
+            f"{origin}: config.json means {shape.layers} layers, and there are {len(stored)} tensors",
+            hint="the weights and config.json are not of one model, or a shard is missing",
+        )
     shapes = {name: tensor.shape for name, tensor in stored.items()} | replaced
     embedding = HEAD if EMBEDDING not in stored and shape.is_tied else EMBEDDING
     targets, problems = [], []

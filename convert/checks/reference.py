@@ -59,6 +59,11 @@ class Reference:
         self.base, self.adapter, self.config, self._stored = base, adapter, config, stored
 
     @property
+    def names(self) -> set[str]:
+        """The parameters that are stored."""
+        return set(self._stored)
+
+    @property
     def head_dim(self) -> int:
         return getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
 
@@ -262,6 +267,9 @@ def _require_shapes(reference: Reference) -> None:
     """Refuse a checkpoint that is not what its config.json says."""
     hint = "config.json and the weights are of different models; copy both again"
     weights = reference.weights("base")
+    if (layers := reference.config.num_hidden_layers) > len(reference.names):
+        said = f"config.json says {layers} layers"
+        raise InputError(f"{reference.base} has {len(reference.names)} tensors, and {said}", hint=hint)
     if weights.vocabulary_rows != reference.config.vocab_size:
         said = f"config.json says vocab_size {reference.config.vocab_size}"
         raise InputError(f"{reference.base}: the embedding has {weights.vocabulary_rows} rows, and {said}", hint=hint)

@@ -74,6 +74,22 @@ def load_vocabulary(base: Path, adapter: Path | None = None) -> Vocabulary:
 
     Raises InputError where there is no tokenizer, UnsupportedError where llama.cpp could not tokenize like it.
     """
+    try:
+        return _load_vocabulary(base, adapter)
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # not the JSON that a tokenizer writes
+        raise InputError(
+            f"the tokenizer files of {base} are not as Transformers writes them: {type(error).__name__}: {error}",
+            hint="they were edited by hand or are damaged; copy them again from one place",
+        ) from error
+
+
+def _load_vocabulary(base: Path, adapter: Path | None) -> Vocabulary:
     model_path, json_path = base / "tokenizer.model", base / "tokenizer.json"
     if model_path.is_file():
         vocabulary = read_sentencepiece_model(model_path)

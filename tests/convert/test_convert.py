@@ -306,6 +306,28 @@ def test_what_is_not_exact_is_refused_by_name(change: dict[str, Any], reason: st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": [1, 2]},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": "big"}},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": -2.0}},
+        {"rms_norm_eps": "tiny"},
+        {"num_key_value_heads": "two"},
+        {"head_dim": 1.5},
+        {"num_hidden_layers": 10**7},
+        {"max_position_embeddings": 10**15},
+    ],
+)
+def test_a_wrong_value_in_config_json_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | change
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"not a (table|positive number|whole number)|means 10000000 layers"):
+        run(base, tmp_path / "out")
+
+
 def test_float16_overflow_says_use_bf16(tmp_path: Path) -> None:
     base = make_llama2_checkpoint(tmp_path / "base", dtype=torch.bfloat16)
     change_tensor(base, "model.layers.0.mlp.up_proj.weight", 70000.0)
