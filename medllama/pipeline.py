@@ -24,7 +24,6 @@ from medllama.recipe import Recipe
 from medllama.rundir import RunDirectory, measuring
 from medllama.stages import BY_NAME, STAGES, Stage, StageResult
 
-
 INSIDE = ("{run}", "{gguf}", "{measured}", "{baseline}", "{compared}")  # wirings that name what stages made
 
 
