@@ -219,6 +219,19 @@ def test_a_missing_recipe_is_exit_status_1_in_full_words(capsys: pytest.CaptureF
     )
 
 
+@pytest.mark.parametrize("verb", ["train", "convert", "verify", "eval", "package", "report", "app", "chat", "publish"])
+def test_what_needs_a_run_says_how_to_make_it_and_leaves_nothing(
+    alone: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    shown = Shown([verb, "tiny", *(["--to", "store:there"] if verb == "publish" else [])], capsys)
+    assert (shown.status, shown.out) == (1, "")
+    assert shown.err == (
+        f"error: there is no run {alone}/runs/tiny, so there is nothing for {verb} to work on\n"
+        "hint: make it: medllama run tiny\n"
+    )
+    assert not (alone / "runs").exists()
+
+
 def test_the_flagship_without_its_gated_weights_is_exit_status_1_and_says_how_to_get_them(
     alone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
