@@ -188,6 +188,12 @@ def _read_rope(config: dict[str, Any], origin: object) -> Rope:
         raise InputError(f"{origin}: RoPE scaling {kind!r} has no {', '.join(missing)}", hint="copy config.json again")
     for name in needed[kind]:
         _number(given, name, origin)
+    if kind == "llama3" and given["low_freq_factor"] == given["high_freq_factor"]:
+        raise InputError(f"{origin}: low_freq_factor equals high_freq_factor", hint="copy config.json again")
+    if kind == "yarn" and theta == 1:
+        raise InputError(
+            f"{origin}: YaRN with rope_theta 1 has no frequencies to tell apart", hint="copy config.json again"
+        )
     if kind == "default":
         return Rope(theta)
     parameters = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}

@@ -20,7 +20,7 @@ from convert.adapter import Adapter, read_adapter
 from convert.architecture import Shape, read_shape
 from convert.config import ConvertConfig
 from convert.metadata import Provenance
-from convert.tensors import Target, plan_tensors
+from convert.tensors import EMBEDDING, HEAD, Target, plan_tensors
 from convert.weights import EVERY_ROW, StoredTensor, count_not_finite, read_tensors
 from medllama import progress
 from medllama.chat import Chat, choose_template
@@ -84,6 +84,7 @@ def read_source(config: ConvertConfig) -> Source:
     require_llama(config_json, base)
     shape = read_shape(config_json, base / "config.json")
     stored = read_tensors(safetensors_files(base))
+    _check_rows(config_json, stored, base)
     adapter = read_adapter(config.adapter) if config.adapter else None
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     if shape.is_tied and "lm_head.weight" in shapes:
@@ -110,6 +111,17 @@ def read_source(config: ConvertConfig) -> Source:
         ends=_end_ids(base, config_json, rows, Chat(template, tokenizer) if template is not None else None),
         provenance=_provenance(config, base),
     )
+
+
+def _check_rows(config: dict[str, Any], stored: dict[str, StoredTensor], base: Path) -> None:
+    """Raise InputError unless the embedding is as high as config.json says: Transformers does not load it otherwise."""
+    embedding = stored.get(EMBEDDING) or stored.get(HEAD)
+    said = config.get("vocab_size", 32_000)  # LlamaConfig's default
+    if embedding is not None and embedding.shape[:1] != (said,):
+        raise InputError(
+            f"{base}: the embedding is {embedding.shape}, and config.json says vocab_size {said!r}",
+            hint="the weights and config.json are not of one model; copy both again",
+        )
 
 
 def _check_trained_on(adapter: Path, base: Path) -> None:

@@ -92,7 +92,9 @@ def read_tensors(files: list[Path]) -> dict[str, StoredTensor]:
             if entry["dtype"] not in STORED_TYPES:
                 raise UnsupportedError(
                     f"{path}: {name} is {entry['dtype']}; float32, float16 and bfloat16 checkpoints are converted",
-                    hint="name the 16-bit base, not a quantized one",
+                    hint="name the 16-bit base, not a quantized one"
+                    if not entry["dtype"].startswith("F6")
+                    else "save it in float32: model.float().save_pretrained(...)",
                 )
             offset = header.data_start + first
             found[name] = StoredTensor(name, path, entry["dtype"], tuple(entry["shape"]), offset, last - first)

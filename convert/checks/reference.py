@@ -219,6 +219,7 @@ def read_reference(base: Path, adapter: Path | None) -> Reference:
 def _read_config(base: Path) -> Any:
     """Transformers' LlamaConfig of the base, where it is one that verify can compute."""
     from transformers import AutoConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     raw = read_config(base)
     if raw.get("model_type") != "llama":
@@ -230,6 +231,7 @@ def _read_config(base: Path) -> Any:
         raise UnsupportedError(f"{base} is quantized: no GGUF of it is exact", hint="name the unquantized base")
     try:
         config = AutoConfig.from_pretrained(base, local_files_only=True)
+        LlamaRotaryEmbedding(config)  # computes with what is not checked yet: theta, factors, the heads' size
     except Exception as error:  # Transformers checks the values, and raises whatever its checks raise
         raise InputError(f"{base}/config.json: {error}", hint="copy it again from where the weights are from") from None
     if (kind := rope_type(config)) not in KNOWN_ROPE:

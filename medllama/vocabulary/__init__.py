@@ -230,5 +230,6 @@ def read_chat_template(folder: Path) -> str | None:
         return read_text(path)
     template = json_table(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
     return template if isinstance(template, str) else None

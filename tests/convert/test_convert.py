@@ -318,13 +318,26 @@ def test_what_is_not_exact_is_refused_by_name(change: dict[str, Any], reason: st
         {"head_dim": 1.5},
         {"num_hidden_layers": 10**7},
         {"max_position_embeddings": 10**15},
+        {"vocab_size": 10},
+        {"vocab_size": True},
+        {
+            "rope_parameters": {
+                "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 2.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+        {"rope_parameters": {**YARN, "rope_theta": 1.0, "beta_fast": 16.0}},
     ],
-)
+)  # fmt: skip
 def test_a_wrong_value_in_config_json_is_named(change: dict[str, Any], tmp_path: Path) -> None:
     base = make_llama2_checkpoint(tmp_path / "base")
     config = json.loads((base / "config.json").read_text()) | change
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"not a (table|positive number|whole number)|means 10000000 layers"):
+    with pytest.raises(
+        InputError,
+        match=r"not a (table|positive number|whole number)|means 10000000 layers"
+        r"|says vocab_size (10|True)|low_freq_factor equals|rope_theta 1",
+    ):
         run(base, tmp_path / "out")
 
 

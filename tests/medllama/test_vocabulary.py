@@ -472,6 +472,11 @@ def test_the_chat_template_is_the_file_else_the_settings(tmp_path: Path) -> None
     assert read_chat_template(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "settings"}))
     assert read_chat_template(tmp_path) == "settings"
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert read_chat_template(tmp_path) == "named"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": [1]}))
+    assert read_chat_template(tmp_path) is None
     (tmp_path / "chat_template.jinja").write_text("file")
     assert read_chat_template(tmp_path) == "file"
 
