@@ -231,7 +231,9 @@ def _read_config(base: Path) -> Any:
         raise UnsupportedError(f"{base} is quantized: no GGUF of it is exact", hint="name the unquantized base")
     try:
         config = AutoConfig.from_pretrained(base, local_files_only=True)
-        LlamaRotaryEmbedding(config)  # computes with what is not checked yet: theta, factors, the heads' size
+        LlamaRotaryEmbedding(config)  # computes with what is not checked yet: theta and the factors
+        if getattr(config, "head_dim", 1) == 0:
+            raise ValueError("head_dim is 0")
     except Exception as error:  # Transformers checks the values, and raises whatever its checks raise
         raise InputError(f"{base}/config.json: {error}", hint="copy it again from where the weights are from") from None
     if (kind := rope_type(config)) not in KNOWN_ROPE:
