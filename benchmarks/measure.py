@@ -1,42 +1,62 @@
-"""What a command costs: seconds and the peak memory of its process, and the machine that it ran on."""
+"""What a command costs: seconds, peak memory and bytes written of a process of its own, and the machine that it ran on.
+
+    cost = medllama("convert", "--base-model", base, "--types", "Q4_K_M", "--output-dir", out)
+    cost = call("benchmarks.usual_route_cost:merge_and_save", base, adapter, merged)
+
+The time includes starting Python, as a person who calls it waits for that too.
+"""
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from medllama.errors import MedllamaError
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall-clock seconds, and ru_maxrss in bytes, in which mapped file pages count too."""
+    """Wall-clock seconds; VmHWM in bytes, in which mapped file pages count too (ru_maxrss begins at the parent's size); the
+    bytes given to write(), temporary files included, as Linux counts them."""
 
     seconds: float
     peak_memory_bytes: int
+    written_bytes: int
 
 
-def run(command: Sequence[str]) -> Cost:
-    """Run a command to its end. Raises CalledProcessError where it fails."""
-    begun = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return Cost(seconds, usage.ru_maxrss * 1024)
+def call(function: str, *arguments: object) -> Cost:
+    """Call `module:function` with texts in a process of its own. Raises MedllamaError where it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "benchmarks.measure", str(report), function, *map(str, arguments)]
+        begun = time.perf_counter()
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begun
+        if finished.returncode != 0:
+            raise MedllamaError(f"{function} failed: {finished.stderr[-2000:]}")
+        return Cost(seconds, **json.loads(report.read_text()))
 
 
 def medllama(*arguments: object) -> Cost:
     """Run a verb of medllama in a process of its own."""
-    return run([sys.executable, "-m", "medllama", *map(str, arguments)])
+    return call("benchmarks.measure:run_medllama", *arguments)
+
+
+def run_medllama(*arguments: str) -> None:
+    from medllama.cli import main
+
+    if (status := main(list(arguments))) != 0:
+        raise SystemExit(status)
 
 
 def machine() -> dict[str, object]:
@@ -54,3 +74,22 @@ def _processor() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _main(report: str, function: str, *arguments: str) -> None:
+    module, _, name = function.partition(":")
+    getattr(importlib.import_module(module), name)(*arguments)
+    costs = {
+        "peak_memory_bytes": _counter("status", "VmHWM:") * 1024,
+        "written_bytes": _counter("io", "wchar:"),
+    }
+    Path(report).write_text(json.dumps(costs))
+
+
+def _counter(file: str, name: str) -> int:
+    lines = Path("/proc/self", file).read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -245,11 +245,11 @@ def print_cost(cost: dict[str, list[dict[str, Any]]], shape: str) -> None:
         together = {
             "step": f"{route}, together",
             "seconds": sum(step["seconds"] for step in steps),
-            "peak_rss_bytes": max(step["peak_rss_bytes"] for step in steps),
+            "peak_memory_bytes": max(step["peak_memory_bytes"] for step in steps),
             "written_bytes": sum(step["written_bytes"] for step in steps),
         }
         for step in [*steps, together] if len(steps) > 1 else [together]:
-            memory, written = step["peak_rss_bytes"] / 1e9, step["written_bytes"] / 1e9
+            memory, written = step["peak_memory_bytes"] / 1e9, step["written_bytes"] / 1e9
             print(f"{step['step']:42}{step['seconds']:9.1f}{memory:8.2f} GB{written:8.2f} GB")
 
 

@@ -2,77 +2,43 @@
 
     python -m benchmarks.usual_route --shape 1.1b
 
-Each step is a process of its own, as a person would call it: its time includes starting Python. A step tells its peak memory (VmHWM,
-which counts mapped file pages) and what it wrote (wchar: bytes given to write(), temporary files included), as Linux counts them.
-The model is `benchmarks.random_model`'s.
+Each step is a process of its own, as a person would call it. The model is `benchmarks.random_model`'s.
 """
 
 from __future__ import annotations
 
-import json
+import runpy
 import shutil
-import subprocess
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import Cost, call, medllama
 from benchmarks.random_model import make_adapter, make_base
 from convert.config import FILE_TYPES
-from medllama.cli import main as medllama
-from medllama.errors import MedllamaError
-from medllama.llamacpp import quantize
-
-# Runs one step and tells what it took.
-PROGRAM = """
-import json, sys
-from pathlib import Path
-report, step, *arguments = sys.argv[1:]
-if step == "official":
-    import runpy
-    script, sys.argv[1:] = arguments[0], arguments[1:]
-    sys.argv[0] = script
-    sys.path.insert(0, str(Path(script).parent))
-    runpy.run_path(script, run_name="__main__")
-else:
-    from benchmarks import usual_route_cost
-    getattr(usual_route_cost, step)(*arguments)
-def counter(file, name):
-    lines = Path("/proc/self", file).read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
-Path(report).write_text(json.dumps({
-    "peak_rss_bytes": counter("status", "VmHWM:") * 1024, "written_bytes": counter("io", "wchar:"),
-}))
-"""
+from medllama.llamacpp.quantizer import quantize
 
 
 def measure_cost(shape: str, converter: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The steps of both routes at this shape, each with its seconds, peak_rss_bytes and written_bytes."""
-    base, merged = make_base(folder / "base", shape), folder / "merged"
+    """The steps of both routes at this shape, each with its seconds, peak_memory_bytes and written_bytes."""
+    base = make_base(folder / "base", shape)
     adapter = make_adapter(folder / "adapter", base, shape)
-    half, quantized = folder / "usual-F16.gguf", folder / "usual-Q4_K_M.gguf"
-    script = converter / "convert_hf_to_gguf.py"
+    usual = [{"step": name} | asdict(cost) for name, cost in usual_steps(base, adapter, converter, folder)]
+    model = ("--base-model", base, "--adapter", adapter)
+    ours = medllama("convert", *model, "--types", "Q4_K_M", "--output-dir", folder / "gguf")
+    return {"usual route": usual, "medllama": [{"step": "medllama convert", **asdict(ours)}]}
 
-    def step(*arguments: object) -> dict[str, Any]:
-        return run_step(folder / "report.json", *map(str, arguments))
 
-    usual = [
-        {"step": "merge_and_unload, save_pretrained"} | step("merge_and_save", base, adapter, merged),
-        {"step": "convert_hf_to_gguf.py"} | step("official", script, merged, "--outfile", half, "--outtype", "f16"),
-        {"step": "llama-quantize"} | step("quantize_to_q4_k_m", half, quantized),
+def usual_steps(base: Path, adapter: Path, converter: Path, folder: Path) -> list[tuple[str, Cost]]:
+    """Walk the usual route from base and adapter to `folder`/usual-Q4_K_M.gguf; the cost of each step."""
+    merged, half, quantized = folder / "merged", folder / "usual-F16.gguf", folder / "usual-Q4_K_M.gguf"
+    here, script = "benchmarks.usual_route_cost", converter / "convert_hf_to_gguf.py"
+    return [
+        ("merge_and_unload, save_pretrained", call(f"{here}:merge_and_save", base, adapter, merged)),
+        ("convert_hf_to_gguf.py", call(f"{here}:run_script", script, merged, "--outfile", half, "--outtype", "f16")),
+        ("llama-quantize", call(f"{here}:quantize_to_q4_k_m", half, quantized)),
     ]
-    ours = [{"step": "medllama convert"} | step("convert_with_medllama", base, adapter, folder / "gguf")]
-    return {"usual route": usual, "medllama": ours}
-
-
-def run_step(report: Path, *arguments: str) -> dict[str, Any]:
-    """Run one step in a process of its own."""
-    started = time.perf_counter()
-    finished = subprocess.run([sys.executable, "-c", PROGRAM, str(report), *arguments], capture_output=True, text=True)
-    seconds = time.perf_counter() - started
-    if finished.returncode != 0:
-        raise MedllamaError(f"{arguments[0]} failed: {finished.stderr[-2000:]}")
-    return {"seconds": seconds, **json.loads(report.read_text())}
 
 
 def merge_and_save(base: str, adapter: str, merged: str) -> None:
@@ -91,8 +57,8 @@ def quantize_to_q4_k_m(half: str, quantized: str) -> None:
     quantize(Path(half), Path(quantized), FILE_TYPES["Q4_K_M"])
 
 
-def convert_with_medllama(base: str, adapter: str, folder: str) -> None:
-    status = medllama(
-        ["convert", "--base-model", base, "--adapter", adapter, "--types", "Q4_K_M", "--output-dir", folder]
-    )
-    assert status == 0, f"exit status {status}"
+def run_script(path: str, *arguments: str) -> None:
+    """Run a program of llama.cpp's, which imports what lies beside it."""
+    sys.argv = [path, *arguments]
+    sys.path.insert(0, str(Path(path).parent))
+    runpy.run_path(path, run_name="__main__")

@@ -1,7 +1,7 @@
 """A PEFT LoRA adapter, merged tensor by tensor in float32: what PEFT's `merge_and_unload` does to the float32 model.
 
     adapter = read_adapter(Path("adapter"))
-    merged = adapter.merge("model.layers.0.mlp.up_proj.weight", values)      # (rows, columns) float32, both
+    merged = adapter.merge("model.layers.0.mlp.up_proj.weight", stored)      # (rows, columns) float32
 
     plain LoRA   W + s B A            s = alpha / r, or alpha / sqrt(r) with rsLoRA; alpha and r by pattern
     DoRA         m (W + s B A) / ||W + s B A||     m the magnitude vector, the norm of each row
@@ -24,7 +24,7 @@ from typing import Any
 import numpy
 import numpy.typing
 
-from convert.weights import StoredTensor, read_tensors
+from convert.weights import EVERY_ROW, StoredTensor, read_tensors
 from medllama.errors import InputError, UnsupportedError
 from medllama.files import read_json
 
@@ -59,10 +59,14 @@ class LoraModule:
     magnitude: StoredTensor | None = None
     is_embedding: bool = False
 
-    def delta(self) -> Array:
-        """s B A, (rows, columns) float32. An embedding's LoRA is stored transposed."""
-        product = self.b.float32() @ self.a.float32()
-        return (product.T if self.is_embedding else product) * numpy.float32(self.scale)
+    def delta(self, rows: slice = EVERY_ROW) -> Array:
+        """These rows of s B A, (rows, columns) float32. An embedding's LoRA is stored transposed."""
+        if self.is_embedding:
+            product = self.a.float32_columns(rows).T @ self.b.float32().T
+        else:
+            product = self.b.float32(rows) @ self.a.float32()
+        product *= numpy.float32(self.scale)
+        return product
 
     def shape(self) -> tuple[int, int]:
         """The shape of the matrix that this module changes."""
@@ -89,23 +93,32 @@ class Adapter:
         """Whether the tensor `name` (`...weight`) differs from the base's."""
         return name in self.saved or name.removesuffix(".weight") in {*self.modules, *self.trained_tokens}
 
-    def merge(self, name: str, values: Array) -> Array:
-        """The merged tensor, float32; `values` (float32) is the base's and is returned itself where nothing changes."""
-        if name in self.saved:
-            values = self.saved[name].float32()
+    def merge(self, name: str, base: StoredTensor | None, rows: slice = EVERY_ROW) -> Array:
+        """These rows of the merged tensor, float32. `base` is not read where the adapter brings the tensor whole."""
+        stored = self.saved.get(name, base)
+        assert stored is not None, f"{name} is neither in the base nor in the adapter"
+        values = stored.float32(rows)
         module_name = name.removesuffix(".weight")
         if module_name in self.trained_tokens:
-            indices, rows = self.trained_tokens[module_name]
-            values = values.copy()
-            values[indices] = rows.float32()
+            values = self._with_trained_tokens(module_name, values, rows.indices(stored.shape[0])[0])
         module = self.modules.get(module_name)
         if module is None:
             return values
-        merged = values + module.delta()
-        if module.magnitude is None:
-            return merged
-        norm = numpy.linalg.norm(merged, axis=1, keepdims=True)
-        return (module.magnitude.float32().reshape(-1, 1) / norm) * merged
+        merged = module.delta(rows)
+        merged += values
+        if module.magnitude is not None:
+            norm = numpy.linalg.norm(merged, axis=1, keepdims=True)
+            merged *= module.magnitude.float32().reshape(-1, 1)[rows] / norm
+        return merged
+
+    def _with_trained_tokens(self, module_name: str, values: Array, first: int) -> Array:
+        """`values` are the rows from `first` on; those of trained tokens are replaced."""
+        indices, trained = self.trained_tokens[module_name]
+        places = numpy.array(indices) - first
+        here = (places >= 0) & (places < len(values))
+        values = values.copy()
+        values[places[here]] = trained.float32()[here]
+        return values
 
     def check_against(self, shapes: dict[str, tuple[int, ...]], *, is_tied: bool, origin: object) -> None:
         """Raise InputError unless the adapter fits these shapes of the base, UnsupportedError for a LoRA on a tied pair."""

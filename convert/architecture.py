@@ -117,44 +117,60 @@ def read_shape(config: dict[str, Any], origin: object) -> Shape:
     """
     if (activation := config.get("hidden_act", "silu")) not in ("silu", "swish"):
         raise UnsupportedError(f"{origin}: hidden_act is {activation!r}; llama.cpp's Llama computes silu")
-    try:
-        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        head_dim = config.get("head_dim")
-        return Shape(
-            layers=int(config["num_hidden_layers"]),
-            hidden=hidden,
-            feed_forward=int(config["intermediate_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(head_dim) if head_dim is not None else hidden // heads,
-            context=int(config.get("max_position_embeddings") or 2048),
-            norm_epsilon=float(config.get("rms_norm_eps") or 1e-6),
-            rope=_read_rope(config, origin),
-            has_attention_bias=bool(config.get("attention_bias")),
-            has_mlp_bias=bool(config.get("mlp_bias")),
-            is_tied=bool(config.get("tie_word_embeddings", False)),
-        )
-    except KeyError as error:
-        raise InputError(
-            f"{origin} has no {error.args[0]}", hint="is it the config.json of a Llama checkpoint?"
-        ) from None
+    hidden, heads = _whole(config, "hidden_size", origin), _whole(config, "num_attention_heads", origin)
+    return Shape(
+        layers=_whole(config, "num_hidden_layers", origin),
+        hidden=hidden,
+        feed_forward=_whole(config, "intermediate_size", origin),
+        heads=heads,
+        kv_heads=_whole(config, "num_key_value_heads", origin, heads),
+        head_dim=_whole(config, "head_dim", origin, hidden // heads),
+        context=_whole(config, "max_position_embeddings", origin, 2048),
+        norm_epsilon=_number(config, "rms_norm_eps", origin, 1e-6),
+        rope=_read_rope(config, origin),
+        has_attention_bias=bool(config.get("attention_bias")),
+        has_mlp_bias=bool(config.get("mlp_bias")),
+        is_tied=bool(config.get("tie_word_embeddings", False)),
+    )
+
+
+def _number(table: dict[str, Any], name: str, origin: object, default: float | None = None) -> float:
+    """A positive number of config.json, `default` where it is not there; InputError where it is anything else."""
+    value = table.get(name)
+    if value is None and default is not None:
+        return float(default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"{origin}: {name} is {value!r}, not a positive number", hint="copy config.json again")
+    return float(value)
+
+
+def _whole(table: dict[str, Any], name: str, origin: object, default: int | None = None) -> int:
+    """The same for a whole number; GGUF keeps these in 32 bits."""
+    value = _number(table, name, origin, default)
+    if not value.is_integer() or value >= 1 << 32:
+        raise InputError(f"{origin}: {name} is {value:g}, not a whole number of 32 bits", hint="copy config.json again")
+    return int(value)
 
 
 def _read_rope(config: dict[str, Any], origin: object) -> Rope:
     # As Transformers reads it: `rope_scaling` replaces `rope_parameters`, and the original context stands outside first.
-    given = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(given, dict):
+        raise InputError(f"{origin}: its RoPE settings are {given!r}, not a table", hint="copy config.json again")
+    given = dict(given)
     if nested := [name for name, value in given.items() if isinstance(value, dict)]:
         raise UnsupportedError(
             f"{origin}: RoPE differs by layer ({', '.join(nested)}); llama.cpp's Llama has one for all"
         )
-    theta = float(given.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_ROPE_THETA)
+    theta = _number({"rope_theta": given.pop("rope_theta", None)}, "rope_theta", origin,
+                    _number(config, "rope_theta", origin, DEFAULT_ROPE_THETA))  # fmt: skip
     kind = str(given.pop("rope_type", None) or given.get("type") or "default")
     given.pop("type", None)
     if (share := given.pop("partial_rotary_factor", None) or config.get("partial_rotary_factor") or 1.0) != 1.0:
         raise UnsupportedError(f"{origin}: partial_rotary_factor is {share}; llama.cpp's Llama rotates whole heads")
-    context = int(config.get("max_position_embeddings") or 2048)
-    inside = given.pop("original_max_position_embeddings", None)
-    original = int(config.get("original_max_position_embeddings") or inside or context)
+    context = _whole(config, "max_position_embeddings", origin, 2048)
+    name = "original_max_position_embeddings"
+    original = _whole(config, name, origin, _whole({name: given.pop(name, None)}, name, origin, context))
     if kind == "yarn" and "factor" in given and given["factor"] is None:
         given["factor"] = context / original
     needed: dict[str, tuple[str, ...]] = {
@@ -168,8 +184,16 @@ def _read_rope(config: dict[str, Any], origin: object) -> Rope:
             f"{origin}: RoPE scaling {kind!r} has no exact counterpart in llama.cpp's Llama",
             hint="known are none, linear, llama3 and yarn; convert with the scaling that the model was trained with",
         )
-    if missing := [name for name in needed[kind] if not given.get(name)]:
+    if missing := [name for name in needed[kind] if given.get(name) is None]:
         raise InputError(f"{origin}: RoPE scaling {kind!r} has no {', '.join(missing)}", hint="copy config.json again")
+    for name in needed[kind]:
+        _number(given, name, origin)
+    if kind == "llama3" and given["low_freq_factor"] == given["high_freq_factor"]:
+        raise InputError(f"{origin}: low_freq_factor equals high_freq_factor", hint="copy config.json again")
+    if kind == "yarn" and theta == 1:
+        raise InputError(
+            f"{origin}: YaRN with rope_theta 1 has no frequencies to tell apart", hint="copy config.json again"
+        )
     if kind == "default":
         return Rope(theta)
     parameters = {name: float(value) for name, value in given.items() if isinstance(value, int | float)}

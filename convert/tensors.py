@@ -91,6 +91,11 @@ def plan_tensors(
     one of its two names is among them. Raises InputError where tensors are missing or have the wrong shape,
     UnsupportedError where some are left over.
     """
+    if shape.layers > len(stored):
+        raise InputError(
+            f"{origin}: config.json means {shape.layers} layers, and there are {len(stored)} tensors",
+            hint="the weights and config.json are not of one model, or a shard is missing",
+        )
     shapes = {name: tensor.shape for name, tensor in stored.items()} | replaced
     embedding = HEAD if EMBEDDING not in stored and shape.is_tied else EMBEDDING
     targets, problems = [], []
@@ -149,17 +154,18 @@ def _are_equal(first: StoredTensor, second: StoredTensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and numpy.array_equal(first.raw(), second.raw())
 
 
-def permute_rows(values: Array, heads: int) -> Array:
+def permute_rows(values: Array, head_dim: int) -> Array:
     """Interleave the two halves of each head's rows: row order i, i + half -> 2i, 2i + 1. (rows, ...) -> (rows, ...)"""
-    rows = values.shape[0]
-    halves = values.reshape(heads, 2, rows // heads // 2, *values.shape[1:])
+    halves = values.reshape(-1, 2, head_dim // 2, *values.shape[1:])
     return halves.swapaxes(1, 2).reshape(values.shape)
 
 
+def is_rotated(source: str) -> bool:
+    """Whether a Hugging Face tensor belongs to the query or key projection, whose rows llama.cpp orders otherwise."""
+    return ".self_attn.q_proj." in source or ".self_attn.k_proj." in source
+
+
 def to_llama_cpp_layout(values: Array, source: str, shape: Shape) -> Array:
-    """A Hugging Face tensor in llama.cpp's layout: query and key rows interleaved, everything else as it is."""
-    if ".self_attn.q_proj." in source:
-        return permute_rows(values, shape.heads)
-    if ".self_attn.k_proj." in source:
-        return permute_rows(values, shape.kv_heads)
-    return values
+    """A Hugging Face tensor, or the rows of whole heads of one, in llama.cpp's layout: query and key rows interleaved,
+    everything else as it is."""
+    return permute_rows(values, shape.head_dim) if is_rotated(source) else values

@@ -6,6 +6,7 @@ since mapped pages count as resident memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing
 
 from medllama.checkpoint import read_header
 from medllama.errors import InputError, UnsupportedError
+from medllama.llamacpp.quantizer import float16_to_float32, round_to_float16
 
 Array = numpy.typing.NDArray[Any]
 STORED_TYPES: dict[str, numpy.dtype[Any]] = {
@@ -31,6 +33,11 @@ RAW_TYPES = {
 }
 
 
+# The bits of infinity: a magnitude that is not less is infinite or NaN.
+INFINITY_BITS = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+EVERY_ROW = slice(None)
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """Where a tensor lies: `offset` and `size_bytes` in `path`, `dtype` in safetensors' spelling."""
@@ -42,20 +49,30 @@ class StoredTensor:
     offset: int
     size_bytes: int
 
-    def raw(self) -> Array:
-        """The values as stored: float32, float16, or the bits of bfloat16 as uint16."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = numpy.fromfile(
-                file, dtype=STORED_TYPES[self.dtype], count=self.size_bytes // STORED_TYPES[self.dtype].itemsize
-            )
-        return data.reshape(self.shape)
+    def raw(self, rows: slice = EVERY_ROW) -> Array:
+        """The values as stored: float32, float16, or the bits of bfloat16 as uint16. InputError where one is NaN or infinite."""
+        first, last, _ = rows.indices(self.shape[0] if self.shape else 1)
+        row_items = math.prod(self.shape[1:])
+        values = self._read(first * row_items, (last - first) * row_items)
+        return values.reshape(last - first, *self.shape[1:]) if self.shape else values.reshape(())
 
-    def float32(self) -> Array:
+    def float32(self, rows: slice = EVERY_ROW) -> Array:
         """The values as float32, exactly; InputError where one is NaN or infinite."""
-        values = to_float32(self.raw(), self.dtype)
-        if not numpy.isfinite(values).all():
-            bad = int((~numpy.isfinite(values)).sum())
+        return to_float32(self.raw(rows), self.dtype)
+
+    def float32_columns(self, columns: slice) -> Array:
+        """Columns of a matrix as float32, exactly."""
+        rows, width = self.shape
+        first, last, _ = columns.indices(width)
+        parts = [self._read(row * width + first, last - first) for row in range(rows)]
+        return to_float32(numpy.stack(parts), self.dtype)
+
+    def _read(self, first: int, count: int) -> Array:
+        dtype = STORED_TYPES[self.dtype]
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + first * dtype.itemsize)
+            values = numpy.fromfile(file, dtype=dtype, count=count)
+        if bad := count_not_finite(values, self.dtype):
             raise InputError(
                 f"{self.path}: {self.name} holds {bad} values that are NaN or infinite",
                 hint="the checkpoint is damaged, or was saved in float16 after an overflow; copy or train it again",
@@ -75,18 +92,31 @@ def read_tensors(files: list[Path]) -> dict[str, StoredTensor]:
             if entry["dtype"] not in STORED_TYPES:
                 raise UnsupportedError(
                     f"{path}: {name} is {entry['dtype']}; float32, float16 and bfloat16 checkpoints are converted",
-                    hint="name the 16-bit base, not a quantized one",
+                    hint="name the 16-bit base, not a quantized one"
+                    if not entry["dtype"].startswith("F6")
+                    else "save it in float32: model.float().save_pretrained(...)",
                 )
             offset = header.data_start + first
             found[name] = StoredTensor(name, path, entry["dtype"], tuple(entry["shape"]), offset, last - first)
     return found
 
 
+def count_not_finite(raw: Array, dtype: str) -> int:
+    """How many stored values are NaN or infinite."""
+    infinity = INFINITY_BITS[dtype]
+    magnitudes = raw.view(numpy.uint32) & 0x7FFFFFFF if dtype == "F32" else raw.view(numpy.uint16) & 0x7FFF
+    if not magnitudes.size or magnitudes.max() < infinity:
+        return 0
+    return int((magnitudes >= infinity).sum())
+
+
 def to_float32(raw: Array, dtype: str) -> Array:
     """Stored values as float32, exactly (every float16 and bfloat16 is a float32)."""
     if dtype == "BF16":
-        return (raw.astype(numpy.uint32) << 16).view(numpy.float32)
-    return raw.astype(numpy.float32, copy=False)
+        bits = raw.astype(numpy.uint32)
+        bits <<= 16
+        return bits.view(numpy.float32)
+    return float16_to_float32(raw) if dtype == "F16" else raw
 
 
 def round_to(values: Array, file_type: str, name: str) -> Array:
@@ -97,13 +127,17 @@ def round_to(values: Array, file_type: str, name: str) -> Array:
     if file_type == "F32":
         return values
     if file_type == "F16":
-        with numpy.errstate(over="ignore"):
-            rounded = values.astype(numpy.float16)
-        if not numpy.isfinite(rounded).all():
+        rounded = round_to_float16(values)
+        if count_not_finite(rounded, "F16"):
             raise UnsupportedError(
                 f"{name} holds {float(numpy.abs(values).max()):.6g}, and float16 ends at 65504",
                 hint="use BF16: --types BF16,...",
             )
         return rounded
-    bits = values.view(numpy.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(numpy.uint16)
+    bits = numpy.ascontiguousarray(values).view(numpy.uint32)
+    upper = bits >> 16
+    upper &= 1
+    upper += 0x7FFF
+    upper += bits
+    upper >>= 16
+    return upper.astype(numpy.uint16)

@@ -21,8 +21,8 @@ from medllama.errors import InputError, MedllamaError, UnsupportedError
 from medllama.files import read_json, sha256_file
 
 NEEDED_FILES = (
-    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "LICENSE*", "LICENCE*", "COPYING*", "USE_POLICY*", "USE-POLICY*",
-    "ACCEPTABLE_USE*", "NOTICE*",
+    "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
+    "USE_POLICY*", "USE-POLICY*", "ACCEPTABLE_USE*",
 )  # fmt: skip
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -116,14 +116,16 @@ def read_config(base: Path) -> dict[str, Any]:
 def require_llama(config: dict[str, Any], base: Path) -> None:
     """Raise UnsupportedError unless `config` describes an unquantized LlamaForCausalLM, InputError where it lacks a number."""
     names = config.get("architectures") or []
+    names = names if isinstance(names, list) else [names]
     if config.get("model_type") != "llama" or (names and names != ["LlamaForCausalLM"]):
         raise UnsupportedError(
-            f"{base / 'config.json'}: {', '.join(names) or config.get('model_type')} is not LlamaForCausalLM",
+            f"{base / 'config.json'}: {', '.join(map(str, names)) or config.get('model_type')} is not LlamaForCausalLM",
             hint="medllama works on Llama checkpoints and on what has their architecture",
         )
     if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UnsupportedError(
-            f"{base / 'config.json'}: the base is quantized ({quantization.get('quant_method', 'unknown')})",
+            f"{base / 'config.json'}: the base is quantized ({method or 'unknown'})",
             hint="name the 16-bit or 32-bit base that it was made from",
         )
     numbers = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")

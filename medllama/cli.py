@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import errno
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        given = parser().parse_args(arguments)
+        given = _parse(arguments)
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             outcome = _dispatch(given)
     except MedllamaError as error:
@@ -70,7 +72,9 @@ def _of_the_machine(error: Exception) -> MedllamaError | None:
         hint = "free some space or write elsewhere; nothing half-written stays under a final name"
         return ResourceError(f"the disk is full, or a file may not grow any more{named}", hint=hint)
     if number in PATH_ERRORS:
-        return ResourceError(f"{reason}{named}", hint="change its permissions, or name another path")
+        is_closed = number in (errno.EACCES, errno.EPERM, errno.EROFS)
+        hint = "change its permissions, or name another path" if is_closed else "name another path"
+        return ResourceError(f"{reason}{named}", hint=hint)
     return None
 
 
@@ -83,14 +87,32 @@ def _fail(error: MedllamaError, *, as_json: bool) -> int:
     return error.exit_status
 
 
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; UsageError names the flag that a mistyped one is nearest to."""
+    program = parser()
+    given, unknown = program.parse_known_args(arguments)
+    if unknown:
+        flags = program.verbs[given.verb].flags
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}?" if near else f"medllama {given.verb} --help"
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}", hint=hint)
+    return given
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors read like all others."""
+    """A parser whose errors read like all others, and which knows its verbs and flags."""
+
+    verbs: Mapping[str, _Parser]
+
+    @property
+    def flags(self) -> list[str]:
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> _Parser:
     """The whole command line; building it imports no stage but its configuration."""
     program = _Parser(
         prog="medllama",
@@ -124,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     runs.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     _verb(verbs, "doctor", "what is installed here, and what to do about what is missing")
     _verb(verbs, "recipes", "the recipes that come with medllama")
+    program.verbs = verbs.choices
     return program
 
 

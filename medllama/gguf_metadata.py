@@ -33,7 +33,7 @@ def read_gguf_metadata(path: Path) -> GgufMetadata:
         fields = gguf.GGUFReader(path).fields
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise InputError(
-            f"{path} is no GGUF that can be read: {error}", hint="medllama verify names the fault"
+            f"{path} is no GGUF, or it is cut short: {error}", hint="copy it again; medllama verify names the fault"
         ) from None
 
     def value(key: str, default: Any = None) -> Any:

@@ -24,6 +24,8 @@ from medllama.recipe import Recipe
 from medllama.rundir import RunDirectory, measuring
 from medllama.stages import BY_NAME, STAGES, Stage, StageResult
 
+INSIDE = ("{run}", "{gguf}", "{measured}", "{baseline}", "{compared}")  # wirings that name what stages made
+
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
@@ -53,8 +55,10 @@ def run_alone(stage: Stage, flags: Mapping[str, Any]) -> StageResult:
 
 def run_asked_for(stage: Stage, recipe: Recipe, runs_dir: Path, flags: Mapping[str, Any]) -> StageResult:
     """Run a stage of `stages.ASKED_FOR` on what a recipe's run has made."""
-    configs, problems = configure_all((stage,), recipe, runs_dir.absolute() / recipe.name, flags)
+    run_folder = runs_dir.absolute() / recipe.name
+    configs, problems = configure_all((stage,), recipe, run_folder, flags)
     refuse(recipe, flags, problems + recipe.missing.get(stage.name, []))
+    require_run(stage, recipe, run_folder, flags)
     return _run_unrecorded(stage, configs[stage.name])
 
 
@@ -84,6 +88,7 @@ def run_recipe(
             missing.append(error.message)
             hint = error.hint
     refuse(recipe, flags, problems + missing, hint)
+    require_run(stages[0], recipe, run.folder, flags)
     with run.locked():
         return [_run_stage(stage, configs[stage.name], run, force=force) for stage in stages]
 
@@ -97,6 +102,18 @@ def refuse(recipe: Recipe, flags: Mapping[str, Any], problems: list[str], hint: 
     if flags.keys() >= set(fields):
         raise UsageError(RecipeError("medllama", problems).message, hint=hint)
     raise RecipeError(str(recipe.path), problems, hint=hint)
+
+
+def require_run(stage: Stage, recipe: Recipe, run_folder: Path, flags: Mapping[str, Any]) -> None:
+    """Raise InputError where the stage works on what a run has made, nothing has been made, and no flag names another place."""
+    outputs = {entry.name for entry in options(stage.config_class()) if entry.kind == "output"}
+    made = [name for name, source in stage.wiring.items() if source.startswith(INSIDE) and name not in outputs]
+    if made and not run_folder.is_dir() and not any(name in flags for name in made):
+        place = "" if run_folder.parent == Path("runs").absolute() else f" --runs-dir {run_folder.parent}"
+        raise InputError(
+            f"there is no run {run_folder}, so there is nothing for {stage.name} to work on",
+            hint=f"make it: medllama run {recipe.called}{place}",
+        )
 
 
 def configure_all(

@@ -32,6 +32,7 @@ LICENCES = {
     "meta-llama/Llama-2-": "Llama 2 Community License: accept it on the model's page; its text and notice travel with the weights",
     "meta-llama/Llama-3.2-": 'Llama 3.2 Community License: accept it; show "Built with Llama"; the name begins with "Llama"',
 }
+SLABS_BYTES = 60e6  # that convert has at work on each core
 CORE_BYTES = 0.1e9  # resident memory of medllama itself
 PREPARED_BYTES = 2e6  # of data that prepare writes in a second: cleaned, compared, counted in tokens
 LIBRARIES_BYTES = 0.8e9  # with PyTorch, Transformers and TRL, before any model
@@ -40,7 +41,7 @@ CERTIFICATE_SECONDS = 2.5  # of verify's strings and prompts, for each file
 LARGEST_LOGITS_BYTES = 0.5e9  # that verify and eval hold at once
 # Seconds a parameter on one core: merging and rounding a file of 16 bits, quantizing one from it, comparing either with the truth
 # (python -m benchmarks.verify --shape 1.1b --full).
-MERGE, QUANTIZE, COMPARE = 12e-9, 75e-9, 150e-9
+MERGE, QUANTIZE, COMPARE = 5e-9, 75e-9, 150e-9
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,14 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     work = workload(configs["prepare"], train, configs["eval"], base) if not recipe.missing.get("prepare") else None
     parameters, lora = count_parameters(shape), count_lora_parameters(shape, train.rank)
     files = {f"GGUF {name}": file_bytes(parameters, name) for name in convert.file_types}
-    for_a_while = {}
-    if convert.quantized_types and "F16" not in convert.file_types and "BF16" not in convert.file_types:
-        for_a_while["16 bits, to quantize from"] = file_bytes(parameters, "F16")
     if (baseline := convert.baseline_path()) is not None:
         files["GGUF of the base"] = file_bytes(parameters, baseline.stem.rpartition("-")[2])
-        for_a_while["the base at 16 bits, to quantize from"] = file_bytes(parameters, "F16")
-    disk = {"adapter": 4 * lora} | files | for_a_while
+    disk = {"adapter": 4 * lora} | files
     if work is not None:
         disk["data"] = work.data_bytes
     if where == "hub":
         disk["base (download)"] = 2 * parameters
-    needs = _needs(shape, parameters, lora, configs, work, files, sum(for_a_while.values()))
+    needs = _needs(shape, parameters, lora, configs, work, files)
     figures: dict[str, Any] = {
         "recipe": recipe.name,
         "missing": [problem for problems in recipe.missing.values() for problem in problems],
@@ -95,7 +92,7 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
 
 def _needs(
     shape: dict[str, Any], parameters: int, lora: int, configs: dict[str, Any], work: Workload | None,
-    files: dict[str, int], for_a_while: int,
+    files: dict[str, int],
 ) -> dict[str, Needs]:  # fmt: skip
     """The needs of each stage on this CPU."""
     train, cores = configs["train"], os.cpu_count() or 1
@@ -107,7 +104,7 @@ def _needs(
     largest = 4 * vocabulary * hidden
     ggufs = len(configs["verify"].gguf)
     quantized = len(configs["convert"].quantized_types) + ("GGUF of the base" in files)
-    sixteen = len(files) - quantized + 1 + (for_a_while > 0)
+    passes = 1 + ("GGUF of the base" in files)
     forward = 2 * parameters / rate  # seconds a token
     data = None if work is None else work.data_bytes
     measured = 0 if work is None else work.evaluated_tokens * 2 * forward
@@ -119,9 +116,9 @@ def _needs(
             4 * lora,
         ),
         "convert": Needs(
-            1 + parameters * (MERGE * sixteen + QUANTIZE * quantized) / cores,
-            LIBRARIES_BYTES + 3 * largest,
-            sum(files.values()) + for_a_while,
+            1 + parameters * (MERGE * passes + QUANTIZE * quantized) / cores,
+            LIBRARIES_BYTES + SLABS_BYTES * cores,
+            sum(files.values()),
         ),
         "verify": Needs(
             2 + CERTIFICATE_SECONDS * ggufs + (1 + ggufs) * forward * CERTIFICATE_TOKENS + parameters * COMPARE * ggufs / cores,

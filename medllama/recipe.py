@@ -45,6 +45,11 @@ class Recipe:
     problems: tuple[str, ...] = ()
     missing: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def called(self) -> str:
+        """How a person names it on the command line."""
+        return self.path.stem if self.path.parent == RECIPES else str(self.path)
+
 
 def shipped_recipes() -> list[Path]:
     """The recipes that come with medllama, by name."""
@@ -54,6 +59,11 @@ def shipped_recipes() -> list[Path]:
 def find_recipe(name_or_path: str) -> Path:
     """The file of a recipe given as a path or as a name under recipes/."""
     path = Path(name_or_path)
+    if path.suffix == ".gguf":
+        raise InputError(
+            f"{path} is named like a model, and here stands a recipe",
+            hint=f"a model is given by a flag: medllama chat --gguf {path}, medllama app --model {path}",
+        )
     if path.is_file():
         return path
     if (named := RECIPES / f"{name_or_path}.yaml").is_file():

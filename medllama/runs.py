@@ -23,6 +23,8 @@ from medllama.stages import BY_NAME, STAGES
 
 def list_runs(runs_dir: Path) -> dict[str, Any]:
     """Print a table of the runs on stderr, the newest first, and return them."""
+    if runs_dir.exists() and not runs_dir.is_dir():
+        raise InputError(f"{runs_dir} is a file, not a folder of runs", hint="name the folder: --runs-dir runs")
     folders = [folder for folder in sorted(runs_dir.iterdir()) if is_run(folder)] if runs_dir.is_dir() else []
     runs = sorted(map(describe_run, folders), key=lambda run: str(run["date"]), reverse=True)
     if not runs:

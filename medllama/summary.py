@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from medllama.pipeline import Finished, describe
 from medllama.progress import duration
-from medllama.recipe import RECIPES, Recipe
+from medllama.recipe import Recipe
 
 
 def print_run_table(recipe: Recipe, folder: Path, finished: Sequence[Finished]) -> None:
@@ -32,11 +33,14 @@ def next_commands(recipe: Recipe, folder: Path, finished: Sequence[Finished]) ->
     """What a person can do with the run now."""
     if not any(done.stage.name == "package" for done in finished):
         return [f"Next:  medllama run {recipe.path}"]
-    called = recipe.path.stem if recipe.path.parent == RECIPES else recipe.path
+    place = "" if str(folder.parent) == "runs" else f" --runs-dir {shlex.quote(str(folder.parent))}"
     commands = {
         f"{folder}/report.html": "the report: open it in a browser",
         f"less {folder}/package/README.md": "the model card",
-        f"medllama verify {called} --runs-dir {folder.parent} --force": "the certificate's checks, with figures",
+        f"medllama app {recipe.called}{place}": "base and tuned side by side on a page of this machine",
+        f"medllama chat {recipe.called}{place}": "a conversation in the terminal",
+        f"medllama verify {recipe.called}{place} --force": "the certificate's checks, with figures",
+        f"medllama publish {recipe.called}{place} --to store:DIR --dry-run": "what would be published, and nothing is",
         f"ollama create {recipe.name} -f {folder}/package/Modelfile": f"then: ollama run {recipe.name}",
     }
     width = max(map(len, commands))

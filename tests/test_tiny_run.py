@@ -6,6 +6,8 @@ The run is made in a folder of its own with the program itself. It takes two min
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from medllama.files import sha256_file
 from medllama.recipe import load_recipe
+from tests.conftest import REPOSITORY
 from tests.report.test_page import numbers, page_of, text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -66,6 +70,56 @@ def test_the_tuned_model_is_better_than_its_base_beyond_chance(whole_run: WholeR
     held_out = tasks["test"]["answer_text"]
     assert held_out["model"]["perplexity"] < held_out["baseline"]["perplexity"] / 2
     assert held_out["difference"]["interval_95"][1] < 0, "nats a token"
+
+
+def readme_row(label: str) -> list[list[float]]:
+    """The numbers of a row of the README's table of results: those of base, tuned and difference."""
+    rows = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith(f"| {label}")]
+    assert len(rows) == 1, label
+    return [[float(number) for number in re.findall(r"[+-]?\d+(?:\.\d+)?", cell)] for cell in rows[0].split("|")[2:-1]]
+
+
+def readme_command(start: str) -> list[str]:
+    lines = [line.strip() for line in (REPOSITORY / "README.md").read_text().splitlines()]
+    (command,) = [line for line in lines if line.startswith(start) and "--samples" in line]
+    return shlex.split(command)[1:]
+
+
+def percents(*shares: float) -> Any:
+    return pytest.approx([100 * share for share in shares], abs=5)
+
+
+def test_the_readmes_table_is_what_a_run_measures(whole_run: WholeRun, tmp_path: Path) -> None:
+    """Other processors round otherwise and train a little otherwise; a corpus or a recipe that changed is further off."""
+    results = json.loads((whole_run.folder / "eval" / "results.json").read_text())
+    choice, perplexity = results["tasks"]
+    base, tuned, difference = readme_row("multiple choice")
+    assert base == percents(choice["baseline"]["accuracy"])
+    assert tuned == percents(choice["model"]["accuracy"])
+    assert difference == percents(choice["difference"]["accuracy"], *choice["difference"]["interval_95"])
+    base, tuned, difference = readme_row("perplexity")
+    text = perplexity["answer_text"]
+    assert base == pytest.approx([text["baseline"]["perplexity"]], rel=0.1)
+    assert tuned == pytest.approx([text["model"]["perplexity"]], rel=0.1)
+    its = text["difference"]
+    assert difference == pytest.approx([its["nats_per_token"], *its["interval_95"]], abs=0.1)
+
+    command = [part.replace("runs/tiny", str(whole_run.folder)) for part in readme_command("medllama eval")]
+    command[command.index("--output") + 1] = str(tmp_path / "free.json")
+    medllama(*command)
+    items = json.loads((tmp_path / "free.json").read_text())["samples"]["items"]
+    base, tuned, difference = readme_row("free answers")
+    right = {role: sum(item[role]["is_expected"] for item in items) for role in ("model", "baseline")}
+    interval = proportion_interval(right["model"], len(items))
+    assert base == percents(right["baseline"] / len(items))
+    assert tuned == percents(right["model"] / len(items), *interval)
+    assert difference == percents((right["model"] - right["baseline"]) / len(items))
+
+
+def proportion_interval(right: int, asked: int) -> tuple[float, float]:
+    """Wilson's 95% interval."""
+    found = binomtest(right, asked).proportion_ci(0.95, method="wilson")
+    return found.low, found.high
 
 
 def test_every_file_is_certified(whole_run: WholeRun) -> None:

@@ -50,7 +50,7 @@ def read_ends(base: Path, config: Any, table: Table, end_of_turn: int | None) ->
     def named(name: str) -> list[int]:
         text = settings.get(f"{name}_token")
         text = text.get("content") if isinstance(text, dict) else text
-        return [ids[text]] if text in ids else []
+        return [ids[text]] if isinstance(text, str) and text in ids else []
 
     in_config = {name: _numbers(getattr(config, f"{name}_token_id", None)) for name in ("bos", "eos")}
     ends = _numbers(generation.get("eos_token_id")) or in_config["eos"]
@@ -64,7 +64,7 @@ def read_ends(base: Path, config: Any, table: Table, end_of_turn: int | None) ->
 
 def _numbers(value: Any) -> list[int]:
     """An id, a list of ids or nothing, as a list."""
-    return [int(part) for part in (value if isinstance(value, list) else [value]) if part is not None]
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, int)]
 
 
 def _added_at_ends(base: Path, settings: Mapping[str, Any]) -> tuple[bool, bool]:

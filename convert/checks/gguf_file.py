@@ -51,6 +51,7 @@ TENSOR_TYPES = {
     18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
     22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2),
     34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+    41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 
 
@@ -248,7 +249,8 @@ def _refuse_overlap(tensors: list[Tensor]) -> None:
 
 
 def to_float32(raw: np.ndarray, type_name: str) -> np.ndarray:
-    """Stored rows (rows, row_bytes) as (rows, columns) float32; quantized types by gguf-py's arithmetic, not llama.cpp's."""
+    """Stored rows (rows, row_bytes) as (rows, columns) float32; quantized types by gguf-py's arithmetic, or for what it does not
+    read by our own, not llama.cpp's."""
     if type_name == "F32":
         return raw.view("<f4")
     if type_name == "F16":
@@ -258,5 +260,16 @@ def to_float32(raw: np.ndarray, type_name: str) -> np.ndarray:
     import gguf
 
     with np.errstate(all="ignore"):
+        if type_name in ("Q1_0", "Q2_0"):
+            return _from_few_bits(raw, bits=int(type_name[1]))
         values = gguf.quants.dequantize(np.ascontiguousarray(raw), gguf.GGMLQuantizationType[type_name])
         return values.astype(np.float32, copy=False)
+
+
+def _from_few_bits(raw: np.ndarray, bits: int) -> np.ndarray:
+    """Q1_0 and Q2_0: blocks of a float16 scale and 16 bytes of values, the lowest bits first. A bit is -1 or 1, two are -1 to 2."""
+    blocks = raw.reshape(raw.shape[0], -1, 18)
+    scales = np.ascontiguousarray(blocks[:, :, :2]).view("<f2").astype(np.float32)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    stored = (blocks[:, :, 2:, None] >> shifts & (1 << bits) - 1).reshape(*blocks.shape[:2], -1).astype(np.float32)
+    return ((2 * stored - 1 if bits == 1 else stored - 1) * scales).reshape(raw.shape[0], -1)

@@ -59,6 +59,11 @@ class Reference:
         self.base, self.adapter, self.config, self._stored = base, adapter, config, stored
 
     @property
+    def names(self) -> set[str]:
+        """The parameters that are stored."""
+        return set(self._stored)
+
+    @property
     def head_dim(self) -> int:
         return getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
 
@@ -214,6 +219,7 @@ def read_reference(base: Path, adapter: Path | None) -> Reference:
 def _read_config(base: Path) -> Any:
     """Transformers' LlamaConfig of the base, where it is one that verify can compute."""
     from transformers import AutoConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     raw = read_config(base)
     if raw.get("model_type") != "llama":
@@ -225,6 +231,9 @@ def _read_config(base: Path) -> Any:
         raise UnsupportedError(f"{base} is quantized: no GGUF of it is exact", hint="name the unquantized base")
     try:
         config = AutoConfig.from_pretrained(base, local_files_only=True)
+        LlamaRotaryEmbedding(config)  # computes with what is not checked yet: theta and the factors
+        if getattr(config, "head_dim", 1) == 0:
+            raise ValueError("head_dim is 0")
     except Exception as error:  # Transformers checks the values, and raises whatever its checks raise
         raise InputError(f"{base}/config.json: {error}", hint="copy it again from where the weights are from") from None
     if (kind := rope_type(config)) not in KNOWN_ROPE:
@@ -262,6 +271,9 @@ def _require_shapes(reference: Reference) -> None:
     """Refuse a checkpoint that is not what its config.json says."""
     hint = "config.json and the weights are of different models; copy both again"
     weights = reference.weights("base")
+    if (layers := reference.config.num_hidden_layers) > len(reference.names):
+        said = f"config.json says {layers} layers"
+        raise InputError(f"{reference.base} has {len(reference.names)} tensors, and {said}", hint=hint)
     if weights.vocabulary_rows != reference.config.vocab_size:
         said = f"config.json says vocab_size {reference.config.vocab_size}"
         raise InputError(f"{reference.base}: the embedding has {weights.vocabulary_rows} rows, and {said}", hint=hint)

@@ -20,7 +20,7 @@ from convert.checks.reference import Weights, checkpoint_rows
 if TYPE_CHECKING:
     import torch
 
-BLOCKS_OF_32 = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4")
+BLOCKS_OF_32 = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "Q1_0", "Q2_0")
 
 
 class FileWeights(hugging_face.Weights):

@@ -22,7 +22,7 @@ from convert.checks.gguf_file import Header, Tensor, to_float32
 from convert.checks.likely_cause import likely_cause
 from convert.checks.reference import Weights
 from medllama import progress
-from medllama.llamacpp import quantize_rows
+from medllama.llamacpp.quantizer import quantize_rows
 
 CHUNK_VALUES = 1 << 22
 SAMPLED_ROWS = 96  # of each large matrix with --sample
@@ -184,6 +184,10 @@ def unit_in_last_place(values: np.ndarray, type_name: str) -> np.ndarray:
     return 1.5 * np.ldexp(1.0, exponent - mantissa)
 
 
+def _bfloat16(values: np.ndarray) -> np.ndarray:
+    return (round_to(values, "BF16").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
 def _compare_quantized(raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally) -> None:
     single = truth.astype(np.float32)
     importance = np.ones(single.shape[1], np.float32) if type_name in NEEDS_IMPORTANCE else None
@@ -191,10 +195,11 @@ def _compare_quantized(raw: np.ndarray, truth: np.ndarray, type_name: str, start
     found = to_float32(raw, type_name)
     error = ((found - single).astype(np.float64) ** 2).sum(axis=1)
     round_trip = ((own - single).astype(np.float64) ** 2).sum(axis=1)
+    # What is quantized are the values of a 16-bit file, BF16 the coarser. Where one value outweighs its row, 8 bits are finer.
+    round_trip += ((_bfloat16(truth) - truth) ** 2).sum(axis=1)
     norm = (truth**2).sum(axis=1)
     tally.error, tally.norm = tally.error + float(error.sum()), tally.norm + float(norm.sum())
     tally.round_trip += float(round_trip.sum()) + 1e-30
-    # A row that the type holds almost exactly still has the rounding of the 16-bit file that was quantized.
     room = ROW_RATIO * np.sqrt(round_trip) + 1e-3 * np.sqrt(norm) + 1e-12
     excess = np.sqrt(error) / room
     row = int(np.argmax(np.nan_to_num(excess, nan=np.inf)))

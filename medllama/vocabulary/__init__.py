@@ -74,6 +74,22 @@ def load_vocabulary(base: Path, adapter: Path | None = None) -> Vocabulary:
 
     Raises InputError where there is no tokenizer, UnsupportedError where llama.cpp could not tokenize like it.
     """
+    try:
+        return _load_vocabulary(base, adapter)
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # not the JSON that a tokenizer writes
+        raise InputError(
+            f"the tokenizer files of {base} are not as Transformers writes them: {type(error).__name__}: {error}",
+            hint="they were edited by hand or are damaged; copy them again from one place",
+        ) from error
+
+
+def _load_vocabulary(base: Path, adapter: Path | None) -> Vocabulary:
     model_path, json_path = base / "tokenizer.model", base / "tokenizer.json"
     if model_path.is_file():
         vocabulary = read_sentencepiece_model(model_path)
@@ -214,5 +230,6 @@ def read_chat_template(folder: Path) -> str | None:
         return read_text(path)
     template = json_table(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
     return template if isinstance(template, str) else None

@@ -45,9 +45,15 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
         )
     tokens = tuple(by_id[index] for index in range(size))
     merges = tuple(
-        (pair[0], pair[1]) if isinstance(pair, list) else tuple(pair.split(" ", 1))
-        for pair in model.get("merges") or []
+        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ", 1)) for pair in model.get("merges") or []
     )
+    known = set(tokens)
+    for pair in merges:
+        if len(pair) != 2 or "".join(pair) not in known:
+            raise InputError(
+                f"{path}: a merge makes {''.join(pair)!r}, which is no token, or not of two parts",
+                hint="the file was edited; copy it again",
+            )
     add_bos, add_eos = _post_processor_ends(data.get("post_processor"))
     common: dict[str, Any] = {
         "tokens": tokens,

@@ -34,9 +34,9 @@ def test_the_smallest_run_measures_both_routes(tmp_path: Path) -> None:
     usual, own = figures["cost"]["usual route"], figures["cost"]["medllama"]
     assert [len(usual), len(own)] == [3, 1]
     for step in [*usual, *own]:
-        assert min(step["seconds"], step["peak_rss_bytes"], step["written_bytes"]) > 0
-    # The usual route writes the merged model and its F16 beside the quantized file, medllama the F16 alone.
-    assert own[0]["written_bytes"] < sum(step["written_bytes"] for step in usual)
+        assert min(step["seconds"], step["peak_memory_bytes"], step["written_bytes"]) > 0
+    # The usual route writes the merged model and its F16 beside the quantized file, medllama that file alone.
+    assert own[0]["written_bytes"] < sum(step["written_bytes"] for step in usual) / 5
 
 
 def test_the_ten_checkpoints_and_the_sentences_are_as_many_and_different() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from convert.adapter import read_adapter
 from convert.config import ConvertConfig
-from convert.convert import read_source
+from convert.source import read_source
 from convert.weights import read_tensors, round_to
 from medllama.errors import InputError, UnsupportedError
 from tests.adapters import LINEAR, make_adapter, merged_by_peft

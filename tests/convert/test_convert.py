@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from convert.config import ConvertConfig
+from convert.config import FILE_TYPES, UNQUANTIZED, ConvertConfig
 from convert.convert import convert, intermediate_type
 from medllama.errors import InputError, MedllamaError, ResourceError, UnsupportedError
-from medllama.llamacpp import Context, Model, quantize
+from medllama.llamacpp import Context, LlamaCppError, Model
+from medllama.llamacpp.quantizer import quantize
 from tests.adapters import load_base, make_adapter, peft_logits
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
 
@@ -128,12 +131,20 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
     assert run(base, tmp_path / "shards").read_bytes() == whole
 
 
-@pytest.mark.parametrize("file_type", ["Q4_K_M", "Q8_0", "Q6_K", "Q5_0", "Q3_K_L", "Q2_K", "IQ4_XS", "TQ2_0"])
+@pytest.mark.parametrize("file_type", [name for name in FILE_TYPES if name not in UNQUANTIZED])
 def test_quantized_bytes_are_llama_cpps(file_type: str, tmp_path: Path) -> None:
-    base = make_llama2_checkpoint(tmp_path / "base")
+    base = make_llama2_checkpoint(tmp_path / "base", hidden_size=256, intermediate_size=288)  # 288: no K-quant's rows
+    run(base, tmp_path, ("F16",))
+    try:
+        quantize(tmp_path / "m-F16.gguf", tmp_path / "reference.gguf", FILE_TYPES[file_type])
+    except LlamaCppError:
+        with pytest.raises(
+            UnsupportedError,
+            match=f"{file_type} needs an importance matrix|makes no {file_type} of this model: .*no tensor type fallback",
+        ):
+            run(base, tmp_path, ("F16", file_type))
+        return
     run(base, tmp_path, ("F16", file_type))
-    quantize(tmp_path / "m-F16.gguf", tmp_path / "reference.gguf", {"Q4_K_M": 15, "Q8_0": 7, "Q6_K": 18, "Q5_0": 8, "Q3_K_L": 13,
-             "Q2_K": 10, "IQ4_XS": 30, "TQ2_0": 37}[file_type])  # fmt: skip
     assert (tmp_path / f"m-{file_type}.gguf").read_bytes() == (tmp_path / "reference.gguf").read_bytes()
 
 
@@ -295,6 +306,41 @@ def test_what_is_not_exact_is_refused_by_name(change: dict[str, Any], reason: st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": [1, 2]},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": "big"}},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": -2.0}},
+        {"rms_norm_eps": "tiny"},
+        {"num_key_value_heads": "two"},
+        {"head_dim": 1.5},
+        {"num_hidden_layers": 10**7},
+        {"max_position_embeddings": 10**15},
+        {"vocab_size": 10},
+        {"vocab_size": True},
+        {
+            "rope_parameters": {
+                "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 2.0,
+                "original_max_position_embeddings": 64,
+            }
+        },
+        {"rope_parameters": {**YARN, "rope_theta": 1.0, "beta_fast": 16.0}},
+    ],
+)  # fmt: skip
+def test_a_wrong_value_in_config_json_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | change
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        InputError,
+        match=r"not a (table|positive number|whole number)|means 10000000 layers"
+        r"|says vocab_size (10|True)|low_freq_factor equals|rope_theta 1",
+    ):
+        run(base, tmp_path / "out")
+
+
 def test_float16_overflow_says_use_bf16(tmp_path: Path) -> None:
     base = make_llama2_checkpoint(tmp_path / "base", dtype=torch.bfloat16)
     change_tensor(base, "model.layers.0.mlp.up_proj.weight", 70000.0)
@@ -351,11 +397,11 @@ def test_an_adapter_of_another_base_with_this_shape_is_refused(tmp_path: Path) -
 def test_a_failure_leaves_no_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_llama2_checkpoint(tmp_path / "base")
 
-    def full_disk(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+    def broken_disk(*_: Any, **__: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("convert.convert.round_to", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "pwrite", broken_disk)
+    with pytest.raises(OSError, match="Input/output error"):
         run(base, tmp_path / "out", ("F16", "Q4_K_M"))
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -5,6 +5,7 @@ The comparison is made where it counts: PEFT's own unmerged forward pass in floa
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,19 @@ def test_a_cut_or_pickled_adapter_is_refused(base: Path, tmp_path: Path) -> None
     path.rename(adapter / "adapter_model.bin")
     with pytest.raises(InputError, match="only a pickle"):
         read_reference(base, adapter)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_parameters": {"rope_type": "default", "rope_theta": "big"}},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}},
+        {"head_dim": 0},
+    ],
+)
+def test_a_wrong_value_in_config_json_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=r"config\.json"):
+        read_reference(base, None)

@@ -75,6 +75,21 @@ def test_a_right_file_of_every_shape_passes(shape: str, tmp_path: Path) -> None:
     assert {check["verdict"] for file in found["files"] for check in file["checks"]} == {"pass"}
 
 
+def test_a_right_file_of_every_kind_of_block_passes(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", hidden_size=256, intermediate_size=512)
+    kinds = ("Q8_0", "Q5_1", "Q4_0", "Q3_K_L", "Q2_K", "IQ4_NL", "IQ3_S", "TQ1_0", "TQ2_0", "Q2_0", "Q1_0", "MXFP4_MOE")
+    assert assert_passes(base, tmp_path, kinds)["verdict"] == "pass"
+
+
+def test_a_value_that_outweighs_its_row_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    """Q8_0 holds such a row more finely than the BF16 file that it was quantized from."""
+    base = make_llama2_checkpoint(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = 70001.0
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert assert_passes(base, tmp_path, ("BF16", "Q8_0"))["verdict"] == "pass"
+
+
 MERGES = [(kind, tied) for kind in ADAPTERS for tied in ("untied", "tied")]
 MERGES.remove(("head", "tied"))  # convert refuses a LoRA on one of two tied matrices
 

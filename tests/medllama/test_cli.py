@@ -23,6 +23,8 @@ REPOSITORY = Path(cli.__file__).resolve().parent.parent
 VERBS = [*BY_NAME, "run", "plan", "doctor", "recipes"]
 PREPARE = ["prepare", "--source", "jsonl:qa.jsonl?licence=MIT", "--output-dir"]
 
+PERMISSIONS = "change its permissions, or name another path"
+
 
 @pytest.fixture(autouse=True)
 def questions(alone: Path) -> None:
@@ -139,19 +141,19 @@ def test_a_full_disk_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "line", "hint"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "Permission denied: /x/y"),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"), "Not a directory: /x/y"),
-        (OSError(errno.EROFS, "Read-only file system", "/x"), "Read-only file system: /x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "Permission denied: /x/y", PERMISSIONS),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"), "Not a directory: /x/y", "name another path"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "Read-only file system: /x", PERMISSIONS),
     ],
 )
 def test_a_path_that_cannot_be_used_is_one_clear_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, line: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, line: str, hint: str
 ) -> None:
     fails_with(monkeypatch, error)
     shown = Shown([*PREPARE, "data"], capsys)
-    assert (shown.status, shown.err) == (1, f"error: {line}\nhint: change its permissions, or name another path\n")
+    assert (shown.status, shown.err) == (1, f"error: {line}\nhint: {hint}\n")
 
 
 def test_a_stage_on_a_disk_without_room_leaves_nothing_under_a_final_name(alone: Path) -> None:
@@ -175,11 +177,11 @@ def test_a_stage_on_a_disk_without_room_leaves_nothing_under_a_final_name(alone:
         ([], "the following arguments are required: VERB", "medllama --help"),
         (["rnu", "tiny"], "argument VERB: invalid choice: 'rnu'", "medllama --help"),
         (["run"], "the following arguments are required: RECIPE", "medllama run --help"),
-        (["run", "tiny", "--epohcs", "3"], "unrecognized arguments: --epohcs 3", "medllama --help"),
-        (["run", "tiny", "--epoch", "3"], "unrecognized arguments: --epoch 3", "medllama --help"),
-        (["run", "tiny", "--output-dir", "x"], "unrecognized arguments: --output-dir x", "medllama --help"),
+        (["run", "tiny", "--epohcs", "3"], "unrecognized arguments: --epohcs 3", "did you mean --epochs?"),
+        (["run", "tiny", "--epoch", "3"], "unrecognized arguments: --epoch 3", "did you mean --epochs?"),
+        (["run", "tiny", "--output-dir", "x"], "unrecognized arguments: --output-dir x", "medllama run --help"),
         (["train", "--rank"], "argument --rank: expected one argument", "medllama train --help"),
-        (["doctor", "--force"], "unrecognized arguments: --force", "medllama --help"),
+        (["doctor", "--force"], "unrecognized arguments: --force", "medllama doctor --help"),
         (["train", "--rank", "8"], "medllama train needs --base-model, --data, --output-dir", "or name a recipe"),
         ([*PREPARE, "d", "--seed", "x"], "medllama prepare: seed: expected a whole number, found 'x'", "the flags"),
         (["train", "tiny", "--rank", "x"], "medllama: train: rank: expected a whole number, found 'x'", "the keys"),
@@ -217,6 +219,19 @@ def test_a_missing_recipe_is_exit_status_1_in_full_words(capsys: pytest.CaptureF
     assert shown.err == (
         "error: there is no recipe 'tyni'\nhint: name a YAML file, or one of: llama2-7b, llama3.2-1b, medquad, tiny\n"
     )
+
+
+@pytest.mark.parametrize("verb", ["train", "convert", "verify", "eval", "package", "report", "app", "chat", "publish"])
+def test_what_needs_a_run_says_how_to_make_it_and_leaves_nothing(
+    alone: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    shown = Shown([verb, "tiny", *(["--to", "store:there"] if verb == "publish" else [])], capsys)
+    assert (shown.status, shown.out) == (1, "")
+    assert shown.err == (
+        f"error: there is no run {alone}/runs/tiny, so there is nothing for {verb} to work on\n"
+        "hint: make it: medllama run tiny\n"
+    )
+    assert not (alone / "runs").exists()
 
 
 def test_the_flagship_without_its_gated_weights_is_exit_status_1_and_says_how_to_get_them(

@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from convert.config import FILE_TYPES
-from medllama import llamacpp
-from medllama.errors import InputError, UnsupportedError
-from medllama.llamacpp import BatchToken, Context, LlamaCppError, Model, Sampler, quantize, quantize_rows
+from medllama.errors import InputError
+from medllama.llamacpp import BatchToken, Context, LlamaCppError, Model, Sampler, captured_log
+from medllama.llamacpp.quantizer import quantize
 
 PROMPT = [1, *range(300, 340)]
 
@@ -204,9 +201,10 @@ def test_loading_computing_and_quantizing_say_nothing(
 ) -> None:
     with Model(llama2_gguf) as model, Context(model, context_tokens=64) as context:
         context.greedy([1, 300], 3)
-    quantize(llama2_gguf, tmp_path / "q.gguf", FILE_TYPES["Q8_0"])
+    with captured_log() as log:
+        quantize(llama2_gguf, tmp_path / "q.gguf", FILE_TYPES["Q8_0"])
     assert tuple(capfd.readouterr()) == ("", "")
-    assert "quant size" in llamacpp.log_text(), "it is kept"
+    assert "quant size" in "".join(log), "it is kept"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -218,59 +216,3 @@ def test_an_adapter_that_is_none_is_refused(model: Model, llama2_gguf: Path) -> 
     with pytest.raises(LlamaCppError, match="cannot apply") as caught:
         model.load_adapter(llama2_gguf)
     assert caught.value.hint == "is it an adapter of this base?"
-
-
-def test_quantizing_what_is_no_gguf_leaves_no_file(tmp_path: Path) -> None:
-    (tmp_path / "in.gguf").write_bytes(b"no GGUF")
-    with pytest.raises(LlamaCppError, match="could not quantize"):
-        quantize(tmp_path / "in.gguf", tmp_path / "out.gguf", FILE_TYPES["Q8_0"])
-    assert not (tmp_path / "out.gguf").exists()
-
-
-# gguf-py quantizes to these itself, by arithmetic of its own that llama.cpp's reference code defines.
-@pytest.mark.parametrize("type_name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"])
-def test_rows_are_quantized_as_gguf_py_does_it(type_name: str) -> None:
-    values = numpy.random.default_rng(0).standard_normal((8, 512)).astype(numpy.float32)
-    values[3] = 0
-    expected = gguf.quants.quantize(values, gguf.GGMLQuantizationType[type_name])
-    assert numpy.array_equal(quantize_rows(values, type_name), expected)
-
-
-@pytest.mark.parametrize("type_name", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])
-def test_rows_come_back_about_as_near_as_their_bits_allow(type_name: str) -> None:
-    """What gguf-py can only read: the error of a normal row is about 2^-bits of its size."""
-    values = numpy.random.default_rng(1).standard_normal((8, 512)).astype(numpy.float32)
-    kind = gguf.GGMLQuantizationType[type_name]
-    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    raw = quantize_rows(values, type_name)
-    error = numpy.abs(gguf.quants.dequantize(raw, kind) - values).mean()
-    assert raw.shape == (8, 512 // block * block_bytes)
-    assert 0 < error < 2.0 ** -(8 * block_bytes / block - 1)
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1))
-def test_importance_may_be_of_any_float_type(seed: int) -> None:
-    random = numpy.random.default_rng(seed)
-    values = random.standard_normal((2, 256)).astype(numpy.float32)
-    weights = random.random(256)
-    assert weights.dtype == numpy.float64
-    single = numpy.ascontiguousarray(weights, dtype=numpy.float32)
-    assert numpy.array_equal(quantize_rows(values, "Q4_K", weights), quantize_rows(values, "Q4_K", single))
-    assert not numpy.array_equal(quantize_rows(values, "Q4_K", single), quantize_rows(values, "Q4_K"))
-
-
-@pytest.mark.parametrize(
-    ("columns", "type_name", "reason"),
-    [
-        (100, "Q4_0", "rows of 100 values do not divide into Q4_0's blocks of 32"),
-        (128, "Q4_K", "rows of 128 values do not divide into Q4_K's blocks of 256"),
-        (256, "IQ2_XXS", "IQ2_XXS needs an importance matrix"),
-        (256, "Q8_K", "ggml quantizes nothing to Q8_K"),
-        (256, "F32", "ggml quantizes nothing to F32"),
-        (256, "Q9", "ggml quantizes nothing to Q9"),
-    ],
-)
-def test_what_would_end_the_process_inside_ggml_is_refused(columns: int, type_name: str, reason: str) -> None:
-    with pytest.raises(UnsupportedError, match=reason):
-        quantize_rows(numpy.zeros((2, columns), dtype=numpy.float32), type_name)

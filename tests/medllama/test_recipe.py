@@ -42,6 +42,13 @@ def test_a_missing_recipe_is_told_which_there_are() -> None:
     assert str(caught.value) == f"there is no recipe 'tyni'\nhint: name a YAML file, or one of: {NAMES}"
 
 
+def test_a_model_in_the_place_of_a_recipe_is_told_its_flag() -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe("my-Q4_K_M.gguf")
+    assert caught.value.message == "my-Q4_K_M.gguf is named like a model, and here stands a recipe"
+    assert "medllama chat --gguf my-Q4_K_M.gguf" in caught.value.hint
+
+
 def test_everything_that_is_wrong_is_in_one_error(tmp_path: Path) -> None:
     path = written(
         tmp_path,

@@ -99,6 +99,9 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
 def test_no_runs_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list_runs(tmp_path / "nowhere")["runs"] == []
     assert capsys.readouterr().err == f"{tmp_path}/nowhere holds no run; medllama run tiny makes one\n"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is a file, not a folder of runs"):
+        list_runs(tmp_path / "file")
 
 
 def test_a_run_is_removed_and_nothing_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

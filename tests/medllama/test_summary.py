@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from medllama.cli import parser
 from medllama.pipeline import Finished
 from medllama.recipe import Recipe
 from medllama.stages import BY_NAME, StageResult
@@ -33,8 +35,18 @@ def test_the_table_has_a_row_per_stage_and_ends_with_what_to_do_next(capsys: pyt
         "ollama run tiny",
         "less runs/tiny/package/README.md",
         "runs/tiny/report.html",
+        "medllama app recipes/tiny.yaml ",
+        "medllama chat recipes/tiny.yaml ",
+        "medllama publish recipes/tiny.yaml --to store:DIR --dry-run ",
     ):
         assert command in shown.err
+    commands = [line.split("   ")[0] for line in shown.err.splitlines() if line.startswith("  medllama ")]
+    assert len(commands) == 4
+    for command in commands:
+        parser().parse_args(shlex.split(command)[1:])
+
+    print_run_table(recipe, Path("else where/tiny"), list(made.values()))
+    assert "medllama app recipes/tiny.yaml --runs-dir 'else where' " in capsys.readouterr().err
 
     print_run_table(recipe, folder, [made["prepare"]])
     assert "Next:  medllama run recipes/tiny.yaml" in capsys.readouterr().err

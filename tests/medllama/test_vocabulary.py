@@ -472,6 +472,11 @@ def test_the_chat_template_is_the_file_else_the_settings(tmp_path: Path) -> None
     assert read_chat_template(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "settings"}))
     assert read_chat_template(tmp_path) == "settings"
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert read_chat_template(tmp_path) == "named"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": [1]}))
+    assert read_chat_template(tmp_path) is None
     (tmp_path / "chat_template.jinja").write_text("file")
     assert read_chat_template(tmp_path) == "file"
 
@@ -480,3 +485,35 @@ def test_ids_name_the_first_of_equal_texts() -> None:
     vocabulary = Vocabulary("llama", ("a", "b", "a"), (NORMAL,) * 3, Path("t"))
     assert vocabulary.ids == {"a": 0, "b": 1}
     assert vocabulary.special(NORMAL).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer.json", {"added_tokens": "abc"}),
+        ("tokenizer.json", {"added_tokens": [{}]}),
+        ("tokenizer.json", {"pre_tokenizer": [1]}),
+        ("tokenizer.json", {"post_processor": {"type": "TemplateProcessing"}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "a"}}}),
+    ],
+)
+def test_a_tokenizer_file_that_is_none_is_refused(
+    file: str, change: dict[str, Any], json_only: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(json_only, tmp_path / "base")
+    content = json.loads((base / file).read_text()) | change
+    (base / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match="not as Transformers writes them") as caught:
+        load_vocabulary(base)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("merge", [1, ["a"], ["a", "b", "c"], ["no", "token"]])
+def test_a_merge_that_makes_no_token_is_refused(merge: Any, json_only: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(json_only, tmp_path / "base")
+    content = json.loads((base / "tokenizer.json").read_text())
+    content["model"]["merges"].append(merge)
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError):
+        load_vocabulary(base)

@@ -1,4 +1,4 @@
-"""The one place that knows llama.cpp's C API: load a GGUF, tokenize, decode, sample, apply a LoRA, quantize.
+"""The one place that knows llama.cpp's C API: load a GGUF, tokenize, decode, sample, apply a LoRA; quantize (quantizer.py).
 
     with Model(path) as model, Context(model, context_tokens=2048) as context:
         logits = context.logits(model.tokenize("What is gout?"))      # (n, n_vocab) float32
@@ -24,12 +24,11 @@ from typing import Any, NamedTuple, Self
 import numpy
 import numpy.typing
 
-from medllama.errors import InputError, MedllamaError, ResourceError, UnsupportedError
+from medllama.errors import InputError, MedllamaError, ResourceError
 
 Logits = numpy.typing.NDArray[numpy.float32]
 LOG_LINES = 200
 LOG_LEVEL_ERROR = 4  # GGML_LOG_LEVEL_ERROR
-COMPUTED_IN_ONLY = ("Q8_1", "Q8_K")  # what ggml turns activations into
 
 
 class BatchToken(NamedTuple):
@@ -46,6 +45,7 @@ class LlamaCppError(MedllamaError):
 
 
 _log: deque[tuple[int, str]] = deque(maxlen=LOG_LINES)
+_captured: list[str] | None = None
 _library: Any = None
 
 
@@ -57,7 +57,10 @@ def library() -> Any:
 
         @llama_cpp.llama_log_callback
         def keep(level: int, text: bytes, user_data: Any) -> None:
-            _log.append((level, text.decode("utf-8", errors="replace")))
+            told = text.decode("utf-8", errors="replace")
+            _log.append((level, told))
+            if _captured is not None:
+                _captured.append(told)
 
         llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
@@ -66,15 +69,26 @@ def library() -> Any:
     return _library[0]
 
 
+def forget_log() -> None:
+    """What llama.cpp logs from here on is about the next call."""
+    _log.clear()
+
+
 def reason() -> str:
     """What llama.cpp complained of first, as one line: its later complaints only say that something failed."""
     complaints = "".join(text for level, text in _log if level == LOG_LEVEL_ERROR).splitlines()
     return next((line.strip() for line in complaints if any(map(str.isalpha, line))), "llama.cpp said nothing")
 
 
-def log_text() -> str:
-    """The captured log of the newest calls."""
-    return "".join(text for _, text in _log)
+@contextlib.contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """Everything that llama.cpp logs meanwhile, in pieces, however much it is."""
+    global _captured
+    _captured = []
+    try:
+        yield _captured
+    finally:
+        _captured = None
 
 
 class Model:
@@ -360,77 +374,3 @@ class Sampler:
     def sample(self, context: Context) -> int:
         """The token after the last one that was decoded in this context."""
         return int(library().llama_sampler_sample(self.handle, context.handle, -1))
-
-
-def quantize(source: Path, target: Path, file_type: int, *, threads: int | None = None) -> None:
-    """Quantize a GGUF with llama.cpp's own mixture for `file_type` (a LLAMA_FTYPE number): the bytes of `llama-quantize`.
-
-    `target` is overwritten; on failure it is removed and LlamaCppError raised.
-    """
-    c = library()
-    _log.clear()
-    parameters = c.llama_model_quantize_default_params()
-    parameters.ftype = file_type
-    parameters.nthread = threads or os.cpu_count() or 1
-    status = c.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters))
-    if status != 0:
-        with contextlib.suppress(FileNotFoundError):
-            target.unlink()
-        raise LlamaCppError(f"llama.cpp could not quantize {source}: {reason()}")
-
-
-def quantize_rows(
-    values: Logits, type_name: str, importance: numpy.typing.ArrayLike | None = None
-) -> numpy.typing.NDArray[numpy.uint8]:
-    """`values` (rows, columns) float32 in ggml's block format `type_name` ("Q4_K"): (rows, bytes per row) uint8.
-
-    The same bytes as `llama_model_quantize`; `importance` (columns,) weights the columns. The library releases the GIL.
-    Raises UnsupportedError for what would end the process inside ggml: a format that it only computes in, rows that do
-    not divide into blocks, or no importance where the format needs it.
-    """
-    from gguf import GGMLQuantizationType  # llama_cpp does not name all of them
-
-    base = _ggml_base()
-    number = GGMLQuantizationType.__members__.get(type_name)
-    if number is None or not base.ggml_is_quantized(number) or type_name in COMPUTED_IN_ONLY:
-        raise UnsupportedError(f"ggml quantizes nothing to {type_name}")
-    values = numpy.ascontiguousarray(values, dtype=numpy.float32)
-    rows, columns = values.shape
-    if columns % (block := base.ggml_blck_size(number)):
-        raise UnsupportedError(f"rows of {columns} values do not divide into {type_name}'s blocks of {block}")
-    if importance is not None:
-        importance = numpy.ascontiguousarray(importance, dtype=numpy.float32)
-        assert importance.shape == (columns,), "one weight per column"
-    elif base.ggml_quantize_requires_imatrix(number):
-        raise UnsupportedError(f"{type_name} needs an importance matrix")
-    out = numpy.empty((rows, base.ggml_row_size(number, columns)), dtype=numpy.uint8)
-    weights = None if importance is None else importance.ctypes.data
-    written = base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
-    if written != out.nbytes:
-        raise LlamaCppError(f"ggml wrote {written} bytes of {type_name} where {out.nbytes} were expected")
-    return out
-
-
-_base: Any = None
-
-
-def _ggml_base() -> Any:
-    """`libggml-base`, which quantizes rows and ships beside libllama."""
-    global _base
-    if _base is None:
-        folder = Path(library().__file__).parent / "lib"
-        names = sorted(folder.glob("libggml-base.*")) or sorted(folder.glob("ggml-base.*"))
-        if not names:
-            raise LlamaCppError(f"{folder} has no libggml-base", hint="reinstall llama-cpp-python")
-        base = ctypes.CDLL(str(names[0]))
-        base.ggml_quantize_chunk.restype = ctypes.c_size_t
-        base.ggml_quantize_chunk.argtypes = [
-            ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
-        ]  # fmt: skip
-        base.ggml_row_size.restype = ctypes.c_size_t
-        base.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
-        base.ggml_blck_size.restype = ctypes.c_int64
-        for question in (base.ggml_is_quantized, base.ggml_quantize_requires_imatrix):
-            question.restype = ctypes.c_bool
-        _base = base
-    return _base

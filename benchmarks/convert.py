@@ -1,0 +1,158 @@
+"""What conversion costs beside what it cannot cost less than, and beside the official chain.
+
+    python -m benchmarks.convert --shape 1.1b                     # add --chain for the official chain, minutes more
+    python -m benchmarks.convert --shape 7b --work /path/with/30GB
+
+In each round, one after the other: medllama convert for each set of types, and the floor of that set. The floor of F16 is copying
+as many bytes and flushing them to the disk; that of quantized files is llama.cpp's `ggml_quantize_chunk` over all rows in the types
+of their mixtures, on all cores, with nothing read or written. Every step is a process of its own; what it takes to start one that
+imports the same is measured too, named apart, and taken off both sides. Random weights (benchmarks.random_model).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from benchmarks.measure import Cost, call, machine, medllama
+from benchmarks.official_converter import find_or_fetch
+from benchmarks.random_model import SHAPES, make_adapter, make_base
+from benchmarks.usual_route_cost import usual_steps
+from convert.config import UNQUANTIZED, ConvertConfig
+from convert.output import plan_outputs
+from convert.source import read_source
+from medllama.llamacpp.quantizer import quantize_rows
+
+TYPES = ("F16", "Q4_K_M", "Q4_K_M,Q5_K_M,Q8_0")
+SLAB_VALUES = 1 << 20
+COPY_BYTES = 16 << 20
+
+
+def measure(shape: str, rounds: int, work: Path, *, with_chain: bool) -> dict[str, Any]:
+    """Costs per round of every set of types, its floor, starting up, and the chain where asked for."""
+    base, adapter, out = work / "base", work / "adapter", work / "out"
+    if not base.exists():
+        make_adapter(adapter, make_base(base, shape), shape)
+    found: dict[str, list[Cost]] = {}
+
+    def note(name: str, cost: Cost) -> None:
+        found.setdefault(name, []).append(cost)
+        print(f"{name}: {cost.seconds:.1f} s", file=sys.stderr)
+
+    for number in range(rounds):
+        note("start", call("benchmarks.convert:start", base, adapter))
+        for types in TYPES:
+            shutil.rmtree(out, ignore_errors=True)
+            model = ("--base-model", base, "--adapter", adapter)
+            note(types, medllama("convert", *model, "--types", types, "--output-dir", out, "--name", "m"))
+            shutil.rmtree(out)
+            note(f"floor {types}", call("benchmarks.convert:floor", base, adapter, types, work / "copy"))
+        if with_chain and number == 0:
+            (chain := work / "chain").mkdir()
+            costs = [cost for _, cost in usual_steps(base, adapter, find_or_fetch(), chain)]
+            shutil.rmtree(chain)
+            seconds, written = sum(cost.seconds for cost in costs), sum(cost.written_bytes for cost in costs)
+            note("chain Q4_K_M", Cost(seconds, max(cost.peak_memory_bytes for cost in costs), written))
+    return {"shape": shape, "machine": machine(), "costs": {name: _figures(costs) for name, costs in found.items()}}
+
+
+def _figures(costs: list[Cost]) -> dict[str, Any]:
+    seconds = [cost.seconds for cost in costs]
+    return {
+        "seconds": seconds,
+        "median_seconds": statistics.median(seconds),
+        "peak_memory_bytes": max(cost.peak_memory_bytes for cost in costs),
+        "written_bytes": max(cost.written_bytes for cost in costs),
+    }
+
+
+def start(base: str, adapter: str) -> None:
+    """What every conversion does before the first tensor: import, read the headers and the tokenizer, plan the files."""
+    config = ConvertConfig(base, Path(), adapter=Path(adapter), types=("Q4_K_M",))
+    plan_outputs(read_source(config), ["Q4_K_M"], "F16")
+
+
+def floor(base: str, adapter: str, types: str, copy: str) -> None:
+    """The work that no conversion to `types` can leave out."""
+    config = ConvertConfig(base, Path(), adapter=Path(adapter), types=tuple(types.split(",")))
+    for plan in plan_outputs(read_source(config), config.file_types, "F16"):
+        if plan.file_type in UNQUANTIZED:
+            _copy(sorted(Path(base).glob("*.safetensors")), Path(copy))
+        else:
+            _quantize_all([(plan.types[name], shape) for name, shape in plan.shapes.items() if len(shape) > 1])
+
+
+def _copy(files: list[Path], target: Path) -> None:
+    with target.open("wb") as written:
+        for path in files:
+            with path.open("rb") as read:
+                shutil.copyfileobj(read, written, COPY_BYTES)
+        written.flush()
+        os.fsync(written.fileno())
+    target.unlink()
+
+
+def _quantize_all(matrices: list[tuple[str, tuple[int, ...]]]) -> None:
+    rng = numpy.random.default_rng(0)
+    values = {columns: rng.standard_normal((max(1, SLAB_VALUES // columns), columns), dtype=numpy.float32) * numpy.float32(0.02)
+              for columns in {shape[1] for _, shape in matrices}}  # fmt: skip
+
+    def slabs() -> Iterator[tuple[numpy.ndarray, str]]:
+        for type_name, (rows, columns) in matrices:
+            height = len(values[columns])
+            for first in range(0, rows, height):
+                yield values[columns][: rows - first], type_name
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda slab: quantize_rows(*slab), slabs()):
+            pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="30m")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--chain", action="store_true", help="also the official chain, in the first round")
+    parser.add_argument("--work", type=Path, help="folder to keep the model in (default: a temporary one)")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (given.work or Path(temporary)) / given.shape
+        work.mkdir(parents=True, exist_ok=True)
+        found = measure(given.shape, given.rounds, work, with_chain=given.chain)
+    _print(found)
+    print(json.dumps(found))
+
+
+def _print(found: dict[str, Any]) -> None:
+    costs = found["costs"]
+    started = costs["start"]["median_seconds"]
+    print(f"start-up, taken off below: {started:.1f} s")
+    print(f"{'':<22}{'seconds':>9}{'spread':>8}{'floor':>8}{'ratio':>7}{'peak memory':>13}{'written':>11}")
+    for types in TYPES:
+        ours, least = costs[types], costs[f"floor {types}"]
+        seconds, floor_seconds = ours["median_seconds"] - started, least["median_seconds"] - started
+        spread = max(ours["seconds"]) - min(ours["seconds"])
+        print(
+            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{seconds / floor_seconds:>7.2f}"
+            f"{ours['peak_memory_bytes'] / 1e9:>10.2f} GB{ours['written_bytes'] / 1e9:>8.2f} GB"
+        )
+    if (chain := costs.get("chain Q4_K_M")) is not None:
+        print(
+            f"{'official chain Q4_K_M':<22}{chain['median_seconds']:>9.1f}{'':>23}"
+            f"{chain['peak_memory_bytes'] / 1e9:>10.2f} GB{chain['written_bytes'] / 1e9:>8.2f} GB"
+        )
+
+
+if __name__ == "__main__":
+    main()

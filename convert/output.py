@@ -1,0 +1,191 @@
+"""One GGUF to be written: its header, and the place of every tensor's rows in it.
+
+    plan = plan_output(source, "Q4_K_M", "F16")      # nothing is written
+    with open_output(plan, source, path) as output:  # the header, and room for the rest
+        output.write("blk.0.attn_q.weight", first_row, blocks)
+
+Which type each tensor gets in a quantized file is llama.cpp's decision: it is asked about a file that has the right header and
+a hole where the tensors would be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import numpy.typing
+
+from convert.config import FILE_TYPES, UNQUANTIZED
+from convert.metadata import write_architecture, write_provenance, write_tokenizer
+from convert.source import Source
+from medllama.errors import ResourceError, UnsupportedError
+from medllama.llamacpp import LlamaCppError, reason
+from medllama.llamacpp.quantizer import row_bytes, tensor_types, type_numbers
+
+Array = numpy.typing.NDArray[Any]
+FREQUENCIES = "rope_freqs.weight"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A file's type, and the type and shape (rows first) of every tensor, in the file's order."""
+
+    file_type: str
+    types: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+
+    def tensor_bytes(self, name: str) -> int:
+        shape = self.shapes[name]
+        return math.prod(shape[:-1]) * row_bytes(self.types[name], shape[-1])
+
+    @functools.cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each tensor begins, in bytes from the beginning of the data."""
+        found, end = {}, 0
+        for name in self.types:
+            found[name] = end
+            end += _padded(self.tensor_bytes(name))
+        return found
+
+    @property
+    def data_bytes(self) -> int:
+        last = next(reversed(self.types))
+        return self.offsets[last] + _padded(self.tensor_bytes(last))
+
+
+@dataclass
+class Output:
+    """An open file with a complete header."""
+
+    plan: Plan
+    descriptor: int
+    data_start: int
+    path: Path = field(repr=False)
+
+    def write(self, name: str, first_row: int, rows: Array) -> None:
+        """Write rows of a tensor, as they stand in the file, where they belong. Safe from several threads."""
+        place = self.data_start + self.plan.offsets[name]
+        place += first_row * row_bytes(self.plan.types[name], self.plan.shapes[name][-1])
+        left = memoryview(numpy.ascontiguousarray(rows).data).cast("B")
+        while left:
+            written = os.pwrite(self.descriptor, left, place)
+            left, place = left[written:], place + written
+
+
+def plan_outputs(source: Source, file_types: list[str], intermediate: str) -> list[Plan]:
+    """What each file will hold. `intermediate` is the 16-bit type whose values are quantized.
+
+    Raises UnsupportedError where llama.cpp cannot make a file without an importance matrix.
+    """
+    shapes: dict[str, tuple[int, ...]] = {target.name: target.shape for target in source.targets}
+    if (factors := _frequencies(source)) is not None:
+        shapes[FREQUENCIES] = factors.shape
+    plans = {
+        name: Plan(name, _unquantized(shapes, name), shapes)
+        for name in (*file_types, intermediate)
+        if name in UNQUANTIZED
+    }
+    if any(name not in plans for name in file_types):
+        with tempfile.TemporaryDirectory() as folder:
+            skeleton = Path(folder) / "skeleton.gguf"
+            data_start = _write_header(plans[intermediate], source, skeleton)
+            os.truncate(skeleton, data_start + plans[intermediate].data_bytes)
+            for name in file_types:
+                if name not in plans:
+                    plans[name] = Plan(name, _mixture(skeleton, name), shapes)
+    return [plans[name] for name in file_types]
+
+
+def _unquantized(shapes: dict[str, tuple[int, ...]], file_type: str) -> dict[str, str]:
+    """Matrices get the file's type, vectors stay float32, as llama.cpp wants them."""
+    return {name: file_type if len(shape) > 1 else "F32" for name, shape in shapes.items()}
+
+
+def _mixture(skeleton: Path, file_type: str) -> dict[str, str]:
+    try:
+        return tensor_types(skeleton, FILE_TYPES[file_type])
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"{file_type} needs an importance matrix, without which its answers would be garbage",
+            hint="choose a type that does not, such as Q2_K or IQ3_S",
+        ) from error
+    except LlamaCppError as error:
+        raise UnsupportedError(
+            f"llama.cpp makes no {file_type} of this model: {reason()}", hint="choose another type"
+        ) from error
+
+
+@contextlib.contextmanager
+def open_output(plan: Plan, source: Source, path: Path) -> Iterator[Output]:
+    """Write the header to `path`, take the room for the whole file on the disk, and yield it open.
+
+    Raises ResourceError where the disk has not that room.
+    """
+    data_start = _write_header(plan, source, path)
+    size_bytes = data_start + plan.data_bytes
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.truncate(descriptor, size_bytes)
+        _take_room(descriptor, size_bytes, path)
+        output = Output(plan, descriptor, data_start, path)
+        if (factors := _frequencies(source)) is not None:
+            output.write(FREQUENCIES, 0, factors)
+        yield output
+    finally:
+        os.close(descriptor)
+
+
+def _take_room(descriptor: int, size_bytes: int, path: Path) -> None:
+    if not hasattr(os, "posix_fallocate"):  # macOS: a full disk shows when it is full
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # not every file system can
+            return
+        raise ResourceError(
+            f"there is no room for {path} ({size_bytes / 1e6:,.1f} MB): {error.strerror}",
+            hint="free some space, or choose another --output-dir",
+        ) from error
+
+
+def _write_header(plan: Plan, source: Source, path: Path) -> int:
+    """Write everything before the tensors' data; returns where the data begin. The order of keys is llama-quantize's."""
+    writer = gguf.GGUFWriter(path, "llama")
+    write_provenance(writer, source.provenance, source.parameters)
+    write_architecture(writer, source.shape, len(source.vocabulary))
+    write_tokenizer(writer, source.vocabulary, source.template, source.ends)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_file_type(FILE_TYPES[plan.file_type])
+    for name, type_name in plan.types.items():
+        writer.add_tensor_info(
+            name,
+            plan.shapes[name],
+            numpy.dtype(numpy.float32),
+            plan.tensor_bytes(name),
+            type_numbers()[type_name],
+        )
+    with contextlib.closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    return _padded(path.stat().st_size)
+
+
+def _frequencies(source: Source) -> Array | None:
+    """The divisors of the rotary frequencies, (head_dim / 2,) float32, where the model scales them one by one."""
+    return source.shape.rope.frequency_factors(source.shape.head_dim)
+
+
+def _padded(size_bytes: int) -> int:
+    return -(-size_bytes // gguf.GGUF_DEFAULT_ALIGNMENT) * gguf.GGUF_DEFAULT_ALIGNMENT

@@ -1,0 +1,149 @@
+"""One pass: the bytes do not depend on slabs or cores, nothing is written but the files, and a killed one leaves nothing wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import pytest
+
+from convert import stream
+from convert.config import ConvertConfig
+from convert.convert import convert
+from medllama.errors import InputError, ResourceError
+from tests.adapters import LINEAR, make_adapter
+from tests.checkpoints import make_llama2_checkpoint
+
+TYPES = ("F32", "F16", "BF16", "Q4_K_M", "Q8_0")
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "DoRA": {"use_dora": True},
+    "trained tokens": {"trainable_token_indices": [5, 17, 300]},
+    "saved head": {"modules_to_save": ["lm_head"]},
+    "embedding": {"target_modules": [*LINEAR, "embed_tokens"]},
+}
+
+
+def files(base: Path, out: Path, adapter: Path | None = None, types: tuple[str, ...] = TYPES) -> dict[str, bytes]:
+    convert(ConvertConfig(str(base), out, adapter=adapter, types=types, name="m"))
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_llama2_checkpoint(tmp_path_factory.mktemp("stream") / "base", hidden_size=256, num_attention_heads=4)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 100])
+def test_the_bytes_do_not_depend_on_the_slabs(
+    rows: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = files(base, tmp_path / "whole")
+    monkeypatch.setattr(stream, "SLAB_VALUES", rows * 256)
+    assert files(base, tmp_path / "slabs") == whole
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_an_adapter_is_merged_by_slabs_as_whole(
+    kind: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter", **ADAPTERS[kind])
+    files(base, tmp_path / "whole", adapter, ("F32",))
+    monkeypatch.setattr(stream, "SLAB_VALUES", 7 * 256)
+    files(base, tmp_path / "slabs", adapter, ("F32",))
+    for one, other in zip(
+        *(gguf.GGUFReader(tmp_path / name / "m-F32.gguf").tensors for name in ("whole", "slabs")), strict=True
+    ):
+        # A product of few rows may be summed in another order than one of many.
+        largest = numpy.abs(one.data).max(axis=-1, keepdims=True)
+        assert (numpy.abs(one.data - other.data) <= 1e-6 * largest).all(), one.name
+
+
+def test_the_bytes_do_not_depend_on_the_cores(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter")
+    monkeypatch.setattr(stream, "SLAB_VALUES", 32 * 256)
+    found = []
+    for cores in (1, 2, 8):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        found.append(files(base, tmp_path / str(cores), adapter))
+    assert found[0] == found[1] == found[2]
+
+
+def test_nothing_but_the_files_is_written(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where the tensors are written; the headers come on top."""
+    written, pwrite = [], os.pwrite
+
+    def counted(descriptor: int, data: Any, place: int) -> int:
+        written.append(len(data))
+        return pwrite(descriptor, data, place)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    found = files(base, tmp_path / "out", types=("Q4_K_M", "Q8_0"))
+    assert sum(written) <= sum(map(len, found.values())) < sum(written) + 200_000
+    assert sorted(found) == ["m-Q4_K_M.gguf", "m-Q8_0.gguf"]
+
+
+def test_a_full_disk_is_found_before_a_tensor_is_read(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    monkeypatch.setattr(stream, "Slab", None)
+    with pytest.raises(ResourceError, match=r"no room for .*m-F16\.gguf.* \(\d.* MB\): No space left"):
+        files(base, tmp_path / "out", types=("F16", "Q4_K_M"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_system_that_cannot_take_room_is_written_to_all_the_same(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    expected = files(base, tmp_path / "whole")
+    monkeypatch.setattr(os, "posix_fallocate", cannot)
+    assert files(base, tmp_path / "out") == expected
+
+
+def test_a_merge_that_diverged_is_refused(base: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    adapter = make_adapter(base, tmp_path / "adapter")
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for name in tensors:
+        tensors[name] = numpy.full_like(tensors[name], 3e30 if "lora_" in name else 1)
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"q_proj\.weight merged with .*adapter holds values that are NaN or infinite"):
+        files(base, tmp_path / "out", adapter, ("BF16",))
+
+
+def test_a_killed_pass_leaves_no_file_and_the_next_one_is_right(base: Path, tmp_path: Path) -> None:
+    expected = files(base, tmp_path / "whole")
+    out = tmp_path / "out"
+    slow = (
+        "import sys, time; from convert import stream; from convert.config import ConvertConfig; "
+        "from convert.convert import convert; from pathlib import Path; whole = stream.quantize_rows; "
+        "stream.quantize_rows = lambda *given: (time.sleep(0.5), whole(*given))[1]; "
+        f"convert(ConvertConfig({str(base)!r}, Path({str(out)!r}), types={TYPES!r}, name='m'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slow])
+    until = time.monotonic() + 120
+    while not (partials := list(out.glob("*.partial"))) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(partials) > 0
+    assert list(out.glob("*.gguf")) == []
+    assert files(base, out) == expected
