@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from finetune import blocks
+from finetune.chunking import token_counter
 from finetune.config import PrepareConfig
 from finetune.prepare import MEMORY_BYTES_PER_DOCUMENT, prepare
 from finetune.records import Record, plain_text
@@ -252,6 +253,8 @@ def test_long_text_is_cut_and_every_piece_has_its_provenance(tmp_path: Path, tin
     assert len({record["document_id"] for record in records}) == 1
     tokens = json.loads((tmp_path / "data" / "data_card.json").read_text())["tokens"]
     assert tokens["counted_by"] == f"the tokenizer of {tiny_base.name}"
+    count = token_counter(tiny_base)
+    assert tokens["splits"]["train"]["sum"] == sum(count(record["text"]) for record in records)
     assert 64 < tokens["splits"]["train"]["median"] <= tokens["splits"]["train"]["longest"] <= 126
 
 
