@@ -13,7 +13,7 @@
     NOTICE                           what must be said where the data, or what is made of it, is given on
 
 The same input gives the same bytes, with any number of workers. The corpus is never in memory: blocks of it lie in
-OUT.work.partial, with at most MEMORY_BYTES_PER_DOCUMENT of each document in memory while all are compared. A run that was
+OUT.work.partial, and little of each document is in memory while all are compared (selection.py). A run that was
 killed goes on with the blocks that it finds there.
 """
 
@@ -23,29 +23,26 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy
 
-from finetune import near_duplicates
-from finetune.blocks import FEATURES, Corpus, Settings, gather, read_blocks
+from finetune.blocks import Corpus, Settings, gather, read_blocks
 from finetune.chunking import tokenizer_folder
 from finetune.config import PrepareConfig
 from finetune.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
-from finetune.decontamination import EvaluationIndex, Item, find_overlaps, item_of
 from finetune.figure import figure
 from finetune.licences import needs_permission
 from finetune.records import Split
+from finetune.selection import Selection, in_order, select
 from finetune.sources import SourceRequest, load_source, parse
-from finetune.splitting import SPLIT_CODES, SPLITS, first_of_each, ranked, with_training_records
-from finetune.writing import lines_of, write_split
+from finetune.splitting import SPLIT_CODES, SPLITS
+from finetune.writing import write_split
 from medllama import progress
 from medllama.config import as_json
 from medllama.errors import InputError
-from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, read_jsonl, write_json, write_text
+from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, write_json, write_text
 from medllama.rundir import code_sha256
 from medllama.stages import BY_NAME, StageResult
 
@@ -56,19 +53,7 @@ OWN_FILES = {
     *(f"{split}.{suffix}" for split in get_args(Split) for suffix in ("jsonl", "parquet")),
     CARD_FILE, NOTICE_FILE, README_FILE, PLOT_FILE, OVERLAPS_FILE, BAD_FILE,
 }  # fmt: skip
-# Features, their sorting, and the index of near duplicates; a line more costs 4 bytes. A test measures it.
-MEMORY_BYTES_PER_DOCUMENT = 2 * FEATURES.itemsize + near_duplicates.MEMORY_BYTES_PER_DOCUMENT
 INPUT_BYTES_PER_WORKER = 20e6  # below which another process costs more than it saves
-
-
-@dataclass
-class Selection:
-    """What becomes of every document of a corpus: `kept` (documents,) bool, `splits` (documents,) codes, `limits` of lines."""
-
-    kept: numpy.ndarray
-    splits: numpy.ndarray
-    last_of_train: int | None = None  # lines of train that are written, where not all are
-    overlaps: list[dict[str, Any]] = field(default_factory=list)
 
 
 def prepare(config: PrepareConfig) -> StageResult:
@@ -90,20 +75,11 @@ def prepare(config: PrepareConfig) -> StageResult:
     corpus = gather(paths, len(requests), work / "blocks")
     _count_what_was_read(corpus, tallies)
 
-    selection = _select(config, corpus, tallies, workers)
+    selection = select(config, corpus, tallies, workers)
     _require_training_records(corpus, selection, tallies)
     _warn_about_empty_splits(config, corpus, selection)
     with atomic_directory(config.output_dir) as partial:
-        written = _write_records(config, corpus, selection, partial)
-        for number, tally in enumerate(tallies):
-            tally.count_kept(corpus, selection.kept, selection.splits, number)
-        tokens = _tokens(config, corpus, selection, written)
-        card = data_card(config, tallies, written, tokens, len(selection.overlaps))
-        _write_lists(corpus, tallies, selection, partial)
-        write_json(partial / CARD_FILE, card)
-        write_text(partial / NOTICE_FILE, notice(tallies))
-        write_text(partial / README_FILE, readme(card, sorted(file.name for file in partial.iterdir())))
-        write_text(partial / PLOT_FILE, figure(card))
+        card = _write_folder(config, corpus, selection, tallies, partial)
     shutil.rmtree(work, ignore_errors=True)
     return StageResult(config.output_dir, _summary(card, tallies))
 
@@ -225,95 +201,6 @@ def _count_what_was_read(corpus: Corpus, tallies: list[Tally]) -> None:
             )
 
 
-def _select(config: PrepareConfig, corpus: Corpus, tallies: list[Tally], workers: int) -> Selection:
-    """Which documents are kept, and where they go. What is left out is counted in its tally."""
-    features = corpus.features
-
-    def leave_out(is_out: numpy.ndarray, reason: str) -> None:
-        counts = numpy.bincount(features["source"][is_out], minlength=len(tallies))
-        for tally, count in zip(tallies, counts.tolist(), strict=True):
-            tally.dropped.update({reason: count} if count else {})
-
-    kept = first_of_each(features)
-    leave_out(~kept, "duplicate")
-    resembling = _near_duplicates(config, corpus, kept)
-    leave_out(resembling, "near duplicate")
-    kept &= ~resembling
-    selection = Selection(kept, with_training_records(features, kept))
-
-    overlapping = _overlapping(config, corpus, selection, workers)
-    leave_out(overlapping, "overlaps an evaluation set")
-    kept &= ~overlapping
-    if config.max_examples is not None:
-        train = _in_order(corpus, kept & (selection.splits == SPLIT_CODES["train"]))
-        lines = numpy.cumsum(features["pieces"][train], dtype=numpy.int64)
-        is_over = numpy.zeros(len(features), dtype=bool)
-        is_over[train[lines - features["pieces"][train] >= config.max_examples]] = True
-        leave_out(is_over, "over max_examples")
-        kept &= ~is_over
-        selection.last_of_train = config.max_examples
-    return selection
-
-
-def _near_duplicates(config: PrepareConfig, corpus: Corpus, kept: numpy.ndarray) -> numpy.ndarray:
-    """(documents,) bool: what resembles a document that has the better right to stay. The test loses nothing."""
-    features = corpus.features
-    gone = numpy.zeros(len(features), dtype=bool)
-    row_of = numpy.cumsum(features["is_signed"], dtype=numpy.uint32) - 1
-    compared = ranked(features["split"])
-    compared = compared[(features["is_signed"] & kept)[compared]]
-    if not len(compared):
-        return gone
-    gone[compared] = near_duplicates.near_duplicates(
-        corpus.signatures,
-        row_of[compared],
-        features["split"][compared],
-        features["topic"][compared],
-        config.near_duplicate_threshold,
-    )
-    return gone
-
-
-def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, workers: int) -> numpy.ndarray:
-    """(documents,) bool: what shares words with an evaluation set; the findings are kept in the selection."""
-    features, splits = corpus.features, selection.splits
-    overlapping = numpy.zeros(len(features), dtype=bool)
-    items = list(_evaluated_items(config, corpus, selection))
-    index = EvaluationIndex.of(items)
-    if not index.hashes:
-        return overlapping
-    asked = selection.kept & ((splits == SPLIT_CODES["train"]) | (splits == SPLIT_CODES["validation"]))
-    starts = numpy.searchsorted(features["block"], numpy.arange(len(corpus.block_paths)))
-    for start, path in zip(starts, find_overlaps(corpus, asked, index, workers), strict=True):
-        for _, finding in read_jsonl(path):
-            overlapping[start + finding.pop("document")] = True
-            selection.overlaps.append(finding)
-    return overlapping
-
-
-def _evaluated_items(config: PrepareConfig, corpus: Corpus, selection: Selection) -> Iterator[Item]:
-    """What will be measured: the evaluation sets that are named, and the multiple-choice items of the sources."""
-    for path in map(Path, config.decontaminate):
-        found = [item_of(record, path.name, place.rpartition(":")[2]) for place, record in read_jsonl(path)]
-        if not any(found):
-            raise InputError(
-                f"{path} has no question, messages or text", hint="--decontaminate takes the tasks of medllama eval"
-            )
-        yield from filter(None, found)
-    own = numpy.flatnonzero(selection.kept & (selection.splits == SPLIT_CODES["multiple_choice"]))
-    for line in lines_of(corpus, own):
-        record = json.loads(line)
-        if (item := item_of(record, record["source"], record["sha256"][:16])) is not None:
-            yield item
-
-
-def _in_order(corpus: Corpus, chosen: numpy.ndarray) -> numpy.ndarray:
-    """The indices of the chosen documents, mixed as place_in_order says."""
-    features = corpus.features[chosen]
-    order = numpy.lexsort((features["sha_low"], features["sha_high"], features["order"]))
-    return numpy.flatnonzero(chosen)[order]
-
-
 def _require_training_records(corpus: Corpus, selection: Selection, tallies: list[Tally]) -> None:
     if (selection.splits[selection.kept] == SPLIT_CODES["train"]).any():
         return
@@ -337,11 +224,27 @@ def _warn_about_empty_splits(config: PrepareConfig, corpus: Corpus, selection: S
             )
 
 
+def _write_folder(
+    config: PrepareConfig, corpus: Corpus, selection: Selection, tallies: list[Tally], folder: Path
+) -> dict[str, Any]:
+    """Write everything; the data card."""
+    written = _write_records(config, corpus, selection, folder)
+    for number, tally in enumerate(tallies):
+        tally.count_kept(corpus, selection.kept, selection.splits, number)
+    card = data_card(config, tallies, written, _tokens(config, corpus, selection, written), len(selection.overlaps))
+    _write_lists(corpus, tallies, selection, folder)
+    write_json(folder / CARD_FILE, card)
+    write_text(folder / NOTICE_FILE, notice(tallies))
+    write_text(folder / README_FILE, readme(card, sorted(file.name for file in folder.iterdir())))
+    write_text(folder / PLOT_FILE, figure(card))
+    return card
+
+
 def _write_records(config: PrepareConfig, corpus: Corpus, selection: Selection, folder: Path) -> dict[str, int]:
     """Write the files of the splits; how many records each has."""
     written: dict[str, int] = {}
     for split, code in SPLIT_CODES.items():
-        documents = _in_order(corpus, selection.kept & (selection.splits == code))
+        documents = in_order(corpus, selection.kept & (selection.splits == code))
         lines = int(corpus.features["pieces"][documents].sum(dtype=numpy.int64))
         limit = selection.last_of_train if split in SPLITS[:1] else None
         written[split] = lines if limit is None else min(lines, limit)

@@ -18,8 +18,9 @@ import pytest
 from finetune import blocks
 from finetune.chunking import token_counter
 from finetune.config import PrepareConfig
-from finetune.prepare import MEMORY_BYTES_PER_DOCUMENT, prepare
+from finetune.prepare import prepare
 from finetune.records import Record, plain_text
+from finetune.selection import MEMORY_BYTES_PER_DOCUMENT
 from finetune.splitting import place_in_order
 from medllama.errors import InputError
 from tests.finetune.sources.reading import write_jsonl
