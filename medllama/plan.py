@@ -33,6 +33,7 @@ LICENCES = {
     "meta-llama/Llama-3.2-": 'Llama 3.2 Community License: accept it; show "Built with Llama"; the name begins with "Llama"',
 }
 SLABS_BYTES = 60e6  # that convert has at work on each core
+STATED = ("hf", "jsonl", "csv", "text")  # kinds of sources whose licence is a person's word
 CORE_BYTES = 0.1e9  # resident memory of medllama itself
 PREPARED_BYTES = 2e6  # of data that prepare writes in a second: cleaned, compared, counted in tokens
 LIBRARIES_BYTES = 0.8e9  # with PyTorch, Transformers and TRL, before any model
@@ -159,11 +160,12 @@ def _licences(base_model: str, sources: tuple[str, ...]) -> dict[str, str]:
     )
     for source in sources:
         kind = source.partition(":")[0]
-        stated = source.partition("?licence=")[2]
-        own = {"tiny": "MIT, this project's own", "medquad": "CC-BY-4.0"}
-        found[kind + (":" + Path(source_path(source)).name if source_path(source) else "")] = stated or own.get(
-            kind, "as each record says; without one it trains and is never published"
-        )
+        settings = dict(setting.partition("=")[::2] for setting in source.partition("?")[2].split("&"))
+        own = {"tiny": "MIT, this project's own", "medquad": "CC-BY-4.0"}.get(kind, "the source's own: docs/sources.md")
+        if kind in STATED:
+            own = "as each record says; without one it trains and is never published"
+        name = kind + (":" + Path(source_path(source)).name if source_path(source) else "")
+        found[name] = settings.get("licence") or own
     return found
 
 

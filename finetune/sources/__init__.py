@@ -51,7 +51,8 @@ class SourceRequest:
         """What the source is called in messages, the data card and NOTICE: never the whole path, as cards are published."""
         if self.path is None:
             return self.kind
-        return f"{self.kind}:{self.path if load_source(self.kind).takes_name else self.path.absolute().name}"
+        is_hub_name = load_source(self.kind).takes_name and not self.path.exists()
+        return f"{self.kind}:{self.path if is_hub_name else self.path.absolute().name}"
 
     def required_path(self) -> Path:
         assert self.path is not None, "parse() requires a path where the source takes one"

@@ -24,7 +24,9 @@ from medllama.errors import InputError
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each row of the split."""
-    return records(renamed(_rows(request), request), request, str(request.required_path()).partition("@")[0])
+    path = request.required_path()
+    name = path.absolute().name if path.exists() else str(path).partition("@")[0]
+    return records(renamed(_rows(request), request), request, name)
 
 
 def inputs(request: SourceRequest) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune.sources import parse
 from finetune.sources.tables import rows
 from medllama.errors import InputError
 from tests.finetune.sources.reading import outcomes, reasons, records, spoken, write_csv, write_jsonl
@@ -61,7 +62,9 @@ def test_a_folder_that_datasets_loads_is_streamed(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "set" / "train.jsonl", lines)
     found = records(f"hf:{tmp_path}/set?question=input&answer=output&licence=MIT")
     assert [spoken(record) for record in found] == [(f"q{i}", f"a{i}") for i in range(5)]
-    assert found[0].licence == "MIT"
+    assert (found[0].licence, found[0].source) == ("MIT", "set")  # never the path of somebody's machine
+    assert parse(f"hf:{tmp_path}/set").name == "hf:set"
+    assert parse("hf:org/set@main").name == "hf:org/set@main"
     with pytest.raises(InputError, match="set: "):
         outcomes(f"hf:{tmp_path}/set?split=nowhere&question=input&answer=output")
 
