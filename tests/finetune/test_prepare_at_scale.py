@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from finetune.config import PrepareConfig
 from finetune.prepare import prepare
 from finetune.records import Record, plain_text
 from finetune.selection import MEMORY_BYTES_PER_DOCUMENT
-from finetune.splitting import place_in_order
+from finetune.splitting import SPLITS, place_in_order
 from medllama.errors import InputError
 from tests.finetune.sources.reading import write_jsonl
 from tests.finetune.test_near_duplicates import changed, texts
@@ -310,3 +311,16 @@ def test_every_broken_record_is_named_in_a_file(tmp_path: Path) -> None:
     expected = [number + 1 for number in range(5, 2000, 97)]
     assert [int(line.split(":")[1]) for line in named] == expected
     assert named[0] == "corpus0.jsonl:6: not JSON (column 1: Expecting value)"
+
+
+@pytest.mark.slow
+def test_every_pair_of_the_real_medquad_is_kept_or_has_a_reason(tmp_path: Path, shared_data: Path) -> None:
+    folder = shared_data / "medquad"
+    files = [file.read_text(encoding="utf-8") for file in folder.rglob("*.xml")]
+    pairs = sum(len(re.findall(r"<(?:qa)?pair[ >]", text, flags=re.IGNORECASE)) for text in files)
+    prepare(PrepareConfig(source=(f"medquad:{folder}",), output_dir=tmp_path / "data"))
+    card = json.loads((tmp_path / "data" / "data_card.json").read_text())
+    counts = card["sources"][0]["counts"]
+    assert counts["read"] == pairs == counts["kept"] + sum(counts["dropped"].values())
+    lines = sum(len((tmp_path / "data" / f"{split}.jsonl").read_bytes().splitlines()) for split in SPLITS)
+    assert counts["kept"] == lines == sum(card["records"].values())
