@@ -130,9 +130,15 @@ class Tally:
 
 
 def data_card(
-    config: PrepareConfig, tallies: list[Tally], records: dict[str, int], tokens: dict[str, Any], overlaps: int
+    config: PrepareConfig,
+    tallies: list[Tally],
+    records: dict[str, int],
+    tokens: dict[str, Any],
+    overlaps: int,
+    common_runs: int,
 ) -> dict[str, Any]:
-    """The card of the whole data set. `records` counts those of each file, `overlaps` the documents that evaluation sets have."""
+    """The card of the whole data set. `records` counts those of each file, `overlaps` the documents that evaluation sets
+    have, `common_runs` the phrases that too many of their items share."""
     return {
         "publishable": all(tally.is_publishable for tally in tallies),
         "records": records,
@@ -146,6 +152,7 @@ def data_card(
             "and_own_multiple_choice": True,
             "run_words": 13,
             "documents_left_out": overlaps,
+            "common_runs_not_counted": common_runs,
         },
         "tokens": tokens,
         "sources": [tally.as_json() for tally in tallies],

@@ -17,6 +17,7 @@ is a fact of its own. Leskovec, Rajaraman and Ullman, Mining of Massive Datasets
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy
@@ -33,7 +34,7 @@ MINIMUM_WORDS = 20  # of shorter texts, one other word changes a quarter of the 
 MEMORY_BYTES_PER_DOCUMENT = 128  # at most, while it works; beside the documents' features (blocks.py)
 DISK_BYTES_PER_DOCUMENT = 4 * SLOTS
 RECALL = 0.99  # of pairs that are exactly as similar as the threshold
-ROUNDS = 64  # of comparing a bucket with the first that is left in it
+ROUNDS = 64  # of comparing a bucket with the first that is left in it, within a split
 SHORT_QUESTION = 20  # words; a longer one is a text that says itself what it is about
 COMPARED_ROWS = 8192  # signatures of which are in memory together
 NAMES_NOTHING = frozenset(
@@ -122,7 +123,8 @@ def _compare_buckets(
     members = numpy.argsort(keys, kind="stable").astype(numpy.uint32)
     members = members[~gone[members]]
     is_first = _begins(keys[members])
-    for _ in range(ROUNDS):
+    # Between splits to the end: what a test has too must not stay. Within a split, a bucket of many unlike documents may be left.
+    for _ in itertools.count() if between_splits else range(ROUNDS):
         has_company = ~is_first
         has_company[:-1] |= ~is_first[1:]
         if between_splits:  # a bucket is done when training documents alone are left of it

@@ -231,7 +231,8 @@ def _write_folder(
     written = _write_records(config, corpus, selection, folder)
     for number, tally in enumerate(tallies):
         tally.count_kept(corpus, selection.kept, selection.splits, number)
-    card = data_card(config, tallies, written, _tokens(config, corpus, selection, written), len(selection.overlaps))
+    tokens = _tokens(config, corpus, selection, written)
+    card = data_card(config, tallies, written, tokens, len(selection.overlaps), selection.common_runs)
     _write_lists(corpus, tallies, selection, folder)
     write_json(folder / CARD_FILE, card)
     write_text(folder / NOTICE_FILE, notice(tallies))

@@ -39,6 +39,7 @@ class Selection:
     splits: numpy.ndarray
     last_of_train: int | None = None  # lines of train that are written, where not all are
     overlaps: list[dict[str, Any]] = field(default_factory=list)
+    common_runs: int = 0  # of evaluation sets, which so many items have that they tell nothing
 
 
 def select(config: PrepareConfig, corpus: Corpus, tallies: list[Tally], workers: int) -> Selection:
@@ -96,6 +97,7 @@ def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, wo
     overlapping = numpy.zeros(len(features), dtype=bool)
     items = list(_evaluated_items(config, corpus, selection))
     index = EvaluationIndex.of(items)
+    selection.common_runs = index.common_runs
     if not index.hashes:
         return overlapping
     asked = selection.kept & ((splits == SPLIT_CODES["train"]) | (splits == SPLIT_CODES["validation"]))

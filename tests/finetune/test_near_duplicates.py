@@ -13,6 +13,7 @@ from finetune.near_duplicates import (
     DISK_BYTES_PER_DOCUMENT,
     MEMORY_BYTES_PER_DOCUMENT,
     MINIMUM_WORDS,
+    ROUNDS,
     RUN_WORDS,
     SLOTS,
     near_duplicates,
@@ -20,6 +21,7 @@ from finetune.near_duplicates import (
     signatures,
     topic_of,
 )
+from finetune.splitting import TEST
 from finetune.words import runs, word_hashes, words_of
 
 
@@ -103,6 +105,16 @@ def test_a_bucket_of_unlike_documents_is_compared_to_its_end() -> None:
     table[:, : rows_of_a_band(0.8)] = 7
     table[19] = table[18]
     assert numpy.flatnonzero(near_duplicates(table, numpy.arange(20), *unasked(20), 0.8)).tolist() == [19]
+
+
+def test_between_splits_the_last_of_many_unlike_tests_is_compared_too() -> None:
+    table = numpy.random.default_rng(0).integers(0, 2**32, size=(2 * ROUNDS + 1, SLOTS), dtype=numpy.uint32)
+    table[:, : rows_of_a_band(0.8)] = 7
+    table[-1] = table[-2]
+    splits, topics = unasked(len(table))
+    splits[:-1] = TEST
+    gone = near_duplicates(table, numpy.arange(len(table)), splits, topics, 0.8)
+    assert numpy.flatnonzero(gone).tolist() == [len(table) - 1]
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])
