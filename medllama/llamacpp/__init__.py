@@ -16,7 +16,7 @@ import contextlib
 import ctypes
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -222,8 +222,10 @@ class Context:
     """A KV cache and what is needed to compute on it. Token ids in, float32 logits out."""
 
     def __init__(
-        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True
-    ) -> None:
+        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True,
+        on_operation: Callable[[int, bool, Any], bool] | None = None,
+    ) -> None:  # fmt: skip
+        """`on_operation` is llama.cpp's cb_eval: asked about each operation's tensor (its address), then called with it."""
         c = library()
         self.model = model
         context_tokens = max(context_tokens, sequences)  # llama.cpp ends the process where a sequence has no room
@@ -238,6 +240,9 @@ class Context:
         if exact:
             parameters.type_k = parameters.type_v = c.GGML_TYPE_F32
             parameters.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if on_operation is not None:
+            self._on_operation = c.llama_cpp.ggml_backend_sched_eval_callback(on_operation)  # must live as long
+            parameters.cb_eval = self._on_operation
         _log.clear()
         self.handle = c.llama_init_from_model(model.handle, parameters)
         if not self.handle:
