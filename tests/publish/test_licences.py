@@ -87,6 +87,10 @@ def test_llama3_is_also_known_by_name_and_config(tmp_path: Path, name: str, conf
     assert read_terms(folder, name).is_llama3
 
 
+def test_the_name_of_a_folder_makes_no_llama3(tmp_path: Path) -> None:
+    assert not read_terms(base(tmp_path / "llama3-packages", LICENSE="MIT License"), "someone/base").is_llama3
+
+
 def test_a_model_of_three_billion_is_no_llama3(tmp_path: Path) -> None:
     assert not read_terms(base(tmp_path / "base", LICENSE="MIT License"), "someone/tinyllama-3b").is_llama3
 
