@@ -104,11 +104,12 @@ def _introduction(facts: Facts) -> str:
 
 def _how_to_run(facts: Facts) -> str:
     name = facts.name.lower()
+    other = ", ".join(f"Modelfile.{file.tag}" for file in facts.files)
     lines = [
         "## How to run it",
         "In this folder:",
         f"```\nollama create {name} -f Modelfile\nollama run {name}\n```",
-        f"The Modelfile runs `{facts.default.name}`; to run another of the files, change its FROM line. {facts.template_note}"
+        f"The Modelfile runs `{facts.default.name}`; each file has one of its own ({other}). {facts.template_note}"
         f" Temperature is {facts.temperature:g}, the context {facts.num_ctx:,} tokens.",
         f"With llama.cpp, which takes the prompt format from the file: `llama-cli -m {facts.default.name}`.",
     ]

@@ -30,6 +30,11 @@ class CertifiedFile:
     model: str
     passed: tuple[str, ...]
 
+    @property
+    def tag(self) -> str:
+        """Its type as Ollama's library writes it in tags: `q4_K_M`, `f16`."""
+        return self.type[:1].lower() + self.type[1:] if "_" in self.type else self.type.lower()
+
 
 @dataclass(frozen=True)
 class Certificate:

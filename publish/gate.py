@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,20 @@ def open_package(folder: Path) -> Package:
     _check_template(template, certificate, folder)
     terms = _check_licence(folder, certificate, values["license"])
     _check_data(certificate)
+    _check_other_modelfiles(folder, commands, files.values())
     return Package(
         folder, certificate, tuple(files.values()), default, terms, template, system or "", tuple(values["license"]),
         parse_parameters(commands),
     )  # fmt: skip
+
+
+def _check_other_modelfiles(folder: Path, commands: Sequence[Command], files: Iterable[CertifiedFile]) -> None:
+    """Each file has a Modelfile of its own, which differs from the one that is published in FROM alone."""
+    for file in files:
+        path = folder / f"Modelfile.{file.tag}"
+        expected = [dataclasses.replace(it, value=f"./{file.name}") if it.name == "from" else it for it in commands]
+        if not path.is_file() or read_modelfile(read_text(path)) != expected:
+            raise CheckFailed(f"{path} is not {folder / 'Modelfile'} for {file.name}", hint=PACKAGE_AGAIN)
 
 
 def _last(commands: Sequence[Command], name: str) -> str | None:

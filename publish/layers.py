@@ -75,7 +75,7 @@ def make_models(package: Package, tags: Sequence[str] = ()) -> tuple[Model, ...]
     """One model per tag; without tags, `latest` and one per file."""
     texts = _text_layers(package)
     chosen = {tag: file_of_tag(package, tag) for tag in tags} or {
-        LATEST: package.default, **{tag_of(file): file for file in package.files}
+        LATEST: package.default, **{file.tag: file for file in package.files}
     }  # fmt: skip
     family, count = _family_and_count(package.path(package.default))
     models = []
@@ -86,11 +86,6 @@ def make_models(package: Package, tags: Sequence[str] = ()) -> tuple[Model, ...]
     return tuple(models)
 
 
-def tag_of(file: CertifiedFile) -> str:
-    """`Q4_K_M` -> `q4_K_M`, as Ollama's library writes it."""
-    return file.type[:1].lower() + file.type[1:] if "_" in file.type else file.type.lower()
-
-
 def file_of_tag(package: Package, tag: str) -> CertifiedFile:
     """The file that a tag asks for: of the type that it names, else the one that the Modelfile runs."""
     check_tag(tag)
@@ -98,7 +93,7 @@ def file_of_tag(package: Package, tag: str) -> CertifiedFile:
         if file.type.lower() == tag.lower():
             return file
     if TYPE_TAG.match(tag):
-        types = ", ".join(tag_of(file) for file in package.files)
+        types = ", ".join(file.tag for file in package.files)
         raise InputError(
             f"the tag {tag!r} names a type of which {package.folder} has no file",
             hint=f"it has {types}; convert with --types {tag.upper()} for another",

@@ -3,7 +3,7 @@
     medllama package --gguf FILE ... --certificate FILE --base-model DIR --output-dir OUT --name NAME
 
     OUT/NAME-TYPE.gguf ...    hard links where the disk allows it, else copies; their bytes are the certified ones
-    OUT/Modelfile             ollama create NAME -f Modelfile
+    OUT/Modelfile             ollama create NAME -f Modelfile; beside it one per file: Modelfile.q4_K_M, Modelfile.f16
     OUT/README.md             the model card
     OUT/LICENSE, NOTICE       the base's own texts, and what they and the data's licences want said
     OUT/certificate.json      as verify wrote it, without the paths of the machine it was made on
@@ -60,6 +60,7 @@ def package(config: PackageConfig) -> StageResult:
 
     with atomic_directory(config.output_dir) as partial:
         files = tuple(_place(source, partial / source.name, certificate) for source in sources)
+        _require_different_types(files)
         default = next(file for file in files if file.name == default_file([file.name for file in files]))
         metadata = read_gguf_metadata(partial / default.name)
         form = _certified_format(metadata, certificate)
@@ -128,7 +129,9 @@ def _require_replaceable(output_dir: Path, sources: Sequence[Path]) -> None:
     if not output_dir.is_dir():
         raise InputError(f"{output_dir} is a file, not a folder", hint="choose another --output-dir")
     foreign = sorted(
-        path.name for path in output_dir.iterdir() if path.name not in OWN_FILES and path.suffix != ".gguf"
+        path.name
+        for path in output_dir.iterdir()
+        if path.name not in OWN_FILES and path.suffix != ".gguf" and not path.name.startswith("Modelfile.")
     )
     if foreign:
         raise InputError(
@@ -154,6 +157,16 @@ def _place(source: Path, target: Path, certificate: Certificate) -> CertifiedFil
             hint="convert without --adapter-only",
         )
     return dataclasses.replace(found, name=source.name)
+
+
+def _require_different_types(files: Sequence[CertifiedFile]) -> None:
+    """A type is a tag, and a tag names one file."""
+    by_tag: dict[str, CertifiedFile] = {}
+    for file in files:
+        if (other := by_tag.setdefault(file.tag, file)) is not file:
+            raise InputError(
+                f"{other.name} and {file.name} are both {file.type}, and would be one tag", hint="package one of them"
+            )
 
 
 def default_file(names: Sequence[str]) -> str:
@@ -197,22 +210,32 @@ def obstacles(certificate: Certificate) -> tuple[str, ...]:
 def _texts(facts: Facts, form: PromptFormat, certificate: Certificate) -> dict[str, str]:
     """The text files of the package, by name."""
     notice = notice_file(facts)
+    modelfiles = {"": facts.default, **{f":{file.tag}": file for file in facts.files}}
+    return {
+        **{_modelfile_name(tag): _modelfile(facts, form, tag, file, notice) for tag, file in modelfiles.items()},
+        "README.md": model_card(facts),
+        "LICENSE": licence_file(facts.terms),
+        "NOTICE": notice,
+        "certificate.json": certificate.without_paths(),
+    }
+
+
+def _modelfile_name(tag: str) -> str:
+    return "Modelfile" + tag.replace(":", ".")
+
+
+def _modelfile(facts: Facts, form: PromptFormat, tag: str, file: CertifiedFile, notice: str) -> str:
+    """The Modelfile of one tag. They differ in FROM alone, so that tags share every other layer."""
     commands = modelfile_commands(
-        facts.default.name,
+        file.name,
         form,
         system=facts.system,
         temperature=facts.temperature,
         num_ctx=facts.num_ctx,
         licences=[_without_dropped(text) for text in [*facts.terms.licence_and_policy.values(), notice]],
     )
-    comment = f"{facts.title}, made by medllama package: ollama create {facts.name.lower()} -f Modelfile"
-    return {
-        "Modelfile": write_modelfile(commands, [comment]),
-        "README.md": model_card(facts),
-        "LICENSE": licence_file(facts.terms),
-        "NOTICE": notice,
-        "certificate.json": certificate.without_paths(),
-    }
+    create = f"ollama create {facts.name.lower()}{tag} -f {_modelfile_name(tag)}"
+    return write_modelfile(commands, [f"{facts.title}, made by medllama package: {create}"])
 
 
 def _without_dropped(text: str) -> str:

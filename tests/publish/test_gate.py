@@ -95,6 +95,12 @@ SPOILED: dict[str, tuple[Callable[[Path], object], type[MedllamaError], str]] = 
     "a check failed": (fail_a_check, CheckFailed, "did not pass: tensors failed"),
     "another file certified": (lambda it: edit_certificate(it, files=json.loads(
         (it / "certificate.json").read_text())["files"][:1]), CheckFailed, "is not a file that .* vouches for"),
+    "a tag's Modelfile of another prompt": (
+        lambda it: edit(it, "Modelfile.f16", "[INST] ", "[INST]"), CheckFailed, "Modelfile.f16 is not .*Modelfile for medllama-F16"),
+    "a tag's Modelfile of another file": (
+        lambda it: edit(it, "Modelfile.f16", "-F16.gguf", "-Q4_K_M.gguf"), CheckFailed, "Modelfile.f16 is not"),
+    "a tag's Modelfile missing": (
+        lambda it: ((it / "Modelfile.f16").unlink(), sign_again(it)), CheckFailed, "Modelfile.f16 is not"),
     "another TEMPLATE": (lambda it: edit(it, "Modelfile", "[INST] ", "[INST]"), CheckFailed, "is not the certified one"),
     "no TEMPLATE": (without_template, CheckFailed, "is not the certified one: its SHA-256 is None"),
     "a TEMPLATE that was not certified": (

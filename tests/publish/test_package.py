@@ -36,7 +36,7 @@ def test_a_package_holds_certified_bytes_and_every_text(made: Callable[..., Made
     given = made()
     out = given.package(system="Answer in one sentence.")
     assert sorted(path.name for path in out.iterdir()) == [
-        "LICENSE", "Modelfile", "NOTICE", "README.md", "SHA256SUMS", "certificate.json",
+        "LICENSE", "Modelfile", "Modelfile.f16", "Modelfile.q4_K_M", "NOTICE", "README.md", "SHA256SUMS", "certificate.json",
         "medllama-F16.gguf", "medllama-Q4_K_M.gguf",
     ]  # fmt: skip
     for file in given.files:
@@ -45,7 +45,7 @@ def test_a_package_holds_certified_bytes_and_every_text(made: Callable[..., Made
     for line in (out / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
-    assert len((out / "SHA256SUMS").read_text().splitlines()) == 7
+    assert len((out / "SHA256SUMS").read_text().splitlines()) == 9
     published, written = (json.loads(path.read_text()) for path in (out / "certificate.json", given.certificate))
     assert "path" in written["base"], "what is left out must be there before"
     for part in ("base", "adapter"):
@@ -69,6 +69,31 @@ def test_the_modelfile_is_the_trained_prompt(made: Callable[..., Made]) -> None:
     assert (licence, policy) == (LLAMA2, "no harm\n")
     assert notice == (out / "NOTICE").read_text(encoding="utf-8")
     assert "no\u00a0harm" in (out / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_every_tag_has_a_modelfile_that_differs_in_its_file_alone(made: Callable[..., Made]) -> None:
+    out = made().package(system="Answer in one sentence.")
+    latest = read_modelfile((out / "Modelfile").read_text(encoding="utf-8"))
+    for tag, file in (("f16", "medllama-F16.gguf"), ("q4_K_M", "medllama-Q4_K_M.gguf")):
+        text = (out / f"Modelfile.{tag}").read_text(encoding="utf-8")
+        assert f"ollama create medllama:{tag} -f Modelfile.{tag}" in text
+        first, *rest = read_modelfile(text)
+        assert (first.name, first.value) == ("from", f"./{file}")
+        assert rest == latest[1:]
+
+
+def test_two_files_of_one_type_are_refused_since_a_type_is_a_tag(made: Callable[..., Made]) -> None:
+    given = made()
+    other = shutil.copyfile(given.files[0], given.files[0].with_name("other-F16.gguf"))
+    with pytest.raises(InputError, match=r"medllama-F16\.gguf and other-F16\.gguf are both F16"):
+        given.package(gguf=tuple(map(str, [*given.files, other])))
+
+
+def test_packaging_again_leaves_no_modelfile_of_a_file_that_is_gone(made: Callable[..., Made]) -> None:
+    given = made()
+    given.package()
+    out = given.package(gguf=(str(given.files[0]),))
+    assert sorted(path.name for path in out.glob("Modelfile*")) == ["Modelfile", "Modelfile.f16"]
 
 
 def test_notice_says_what_the_licences_want_said(made: Callable[..., Made]) -> None:
