@@ -46,6 +46,7 @@ class Package:
     system: str
     licences: tuple[str, ...]
     parameters: dict[str, Any]
+    requires: str = ""  # the oldest Ollama that may run it, where that matters
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ def open_package(folder: Path) -> Package:
     _check_other_modelfiles(folder, commands, files.values())
     return Package(
         folder, certificate, tuple(files.values()), default, terms, template, system or "", tuple(values["license"]),
-        parse_parameters(commands),
+        parse_parameters(commands), _last(commands, "requires") or "",
     )  # fmt: skip
 
 

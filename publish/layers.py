@@ -82,7 +82,7 @@ def make_models(package: Package, tags: Sequence[str] = ()) -> tuple[Model, ...]
     for tag, file in chosen.items():
         layer = Layer(LAYER_TYPE + "model", f"sha256:{file.sha256}", file.bytes, package.path(file))
         layers = (layer, *texts)
-        models.append(Model(tag, file, _config(family, count, file.type, layers), layers))
+        models.append(Model(tag, file, _config(family, count, file.type, package.requires, layers), layers))
     return tuple(models)
 
 
@@ -125,7 +125,7 @@ def _family_and_count(path: Path) -> tuple[str, int]:
     return reader.fields["general.architecture"].contents(), sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 
-def _config(family: str, count: int, file_type: str, layers: Sequence[Layer]) -> Layer:
+def _config(family: str, count: int, file_type: str, requires: str, layers: Sequence[Layer]) -> Layer:
     """What `ollama show` tells of a model, and the digests of its layers."""
     content = {
         "model_format": "gguf",
@@ -135,6 +135,7 @@ def _config(family: str, count: int, file_type: str, layers: Sequence[Layer]) ->
         "file_type": file_type,
         "architecture": "amd64",
         "os": "linux",
+        **({"requires": requires} if requires else {}),
         "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
     }
     return _layer("config", json.dumps(content).encode())

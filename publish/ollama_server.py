@@ -71,16 +71,18 @@ class OllamaServer:
         self.client.close()
         self.http.close()
 
-    def require_version(self) -> None:
-        """Raise ResourceError where nobody answers, or a server that is too old."""
+    def require_version(self, asked: str = "") -> None:
+        """Raise ResourceError where nobody answers, or a server that is older than the package asks for, or than this client
+        can talk to."""
+        oldest = max(OLDEST_VERSION, Version(asked or "0"))
         answer = self.told("asking for its version", lambda: self.http.get("/api/version"))
         try:
             version = Version(answer.json()["version"])
         except (ValueError, KeyError, TypeError, InvalidVersion):
             raise ResourceError(f"{self.url} is no Ollama server", hint="is the address right?") from None
-        if version < OLDEST_VERSION and version.release != (0, 0, 0):  # 0.0.0: built from source
+        if version < oldest and version.release != (0, 0, 0):  # 0.0.0: built from source
             raise ResourceError(
-                f"the Ollama server at {self.url} is {version}, and {OLDEST_VERSION} is needed",
+                f"the Ollama server at {self.url} is {version}, and {oldest} is needed",
                 hint="update it: https://ollama.com/download",
             )
 

@@ -18,6 +18,8 @@ from publish.modelfile import Command
 
 # A model without a chat format continues what it is given. Left without a TEMPLATE, Ollama would wrap it in ChatML.
 PLAIN_TEMPLATE = "{{ .Prompt }}"
+# The first Ollama that renders the GGUF's own Jinja template; an older one would send the bare question.
+RENDERS_JINJA = "0.30.0"
 MAXIMUM_UNASKED_CONTEXT = 4096  # tokens: what Ollama itself takes for granted; a longer cache is memory to be asked for
 
 
@@ -92,6 +94,8 @@ def modelfile_commands(
     commands.append(Command("parameter", str(num_ctx), "num_ctx"))
     if form.template is not None:
         commands.append(Command("template", form.template))
+    else:
+        commands.append(Command("requires", RENDERS_JINJA))
     if system:
         commands.append(Command("system", system))
     return commands + [Command("license", text) for text in licences]

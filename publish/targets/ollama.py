@@ -38,7 +38,7 @@ class Ollama:
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         tags = [name.with_tag(model.tag) for model in models]
         with OllamaServer(self.url) as server:
-            server.require_version()
+            server.require_version(package.requires)
             facts = install(server, package, models, name)
         line = f"{len(tags)} tags on {self.url}, checked: prompts and an answer that ends"
         return Published(line, tuple(f"ollama run {tag}" for tag in tags), None, {"checked": facts})

@@ -47,7 +47,7 @@ class OllamaHub:
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         tags = [name.with_tag(model.tag) for model in models]
         with OllamaServer(self.url) as server:
-            server.require_version()
+            server.require_version(package.requires)
             account = server.account()
             if account and account != name.namespace:
                 progress.message(f"note: the server is signed in as {account}, and the name says {name.namespace}")

@@ -15,7 +15,7 @@ from medllama.files import sha256_file
 from publish.config import PublishConfig
 from publish.gate import open_package
 from publish.publish import publish
-from tests.publish.packages import Made
+from tests.publish.packages import Made, repackage
 from tests.publish.test_licences import LLAMA32
 
 
@@ -175,9 +175,7 @@ def test_llama3_is_published_under_its_name_only(made: Callable[..., Made], tmp_
 
 
 def test_a_model_without_chat_format_passes_with_prompts_as_they_are(made: Callable[..., Made]) -> None:
-    from tests.publish.test_package import _repackage
-
-    folder = _repackage(made(), "none").package()
+    folder = repackage(made(), "none").package()
     assert open_package(folder).template == "{{ .Prompt }}"
     edit(folder, "Modelfile", "{{ .Prompt }}", "{{ .Prompt }} ")
     with pytest.raises(CheckFailed, match="is not the certified one"):

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convert.config import ConvertConfig
-from convert.convert import convert
 from medllama.chat import load_chat
 from medllama.errors import CheckFailed, InputError, MedllamaError, UnsupportedError
 from medllama.files import sha256_file
+from medllama.gguf_metadata import read_gguf_metadata
 from medllama.go_template import derive_go_template
+from medllama.template_guard import GUARD
 from publish.config import PackageConfig
 from publish.modelfile import read_modelfile
 from publish.package import package
-from tests.publish.packages import Made, certificate
+from tests.publish.packages import Made, repackage
 from tests.publish.test_licences import LLAMA2
 
 
@@ -282,30 +282,25 @@ def test_num_ctx_is_what_was_trained_and_never_more_than_the_model_has(made: Cal
         given.package(num_ctx=1024)
 
 
-def _repackage(given: Made, chat_template: str) -> Made:
-    """The same base with another chat template inside its GGUF."""
-    gguf = given.base.parent / "other"
-    convert(ConvertConfig(base_model=str(given.base), output_dir=gguf, types=("F16",), chat_template=chat_template))
-    given.files = [gguf / "medllama-F16.gguf"]
-    given.certificate.write_text(json.dumps(certificate(given.base, given.files, chat_template)))
-    return given
-
-
 def test_a_jinja_without_a_go_counterpart_is_shipped_without_a_template_and_says_so(
     made: Callable[..., Made], tmp_path: Path
 ) -> None:
     template = tmp_path / "trims.jinja"
     template.write_text("{%- for m in messages -%}{{- bos_token + m['content'] | trim + eos_token -}}{%- endfor -%}")
-    out = _repackage(made(), str(template)).package()
+    out = repackage(made(), str(template)).package()
     assert values(out, "template") == []
     assert values(out, "from") == ["./medllama-F16.gguf"]
+    assert values(out, "requires") == ["0.30.0"], "an older Ollama does not render Jinja"
+    chat = read_gguf_metadata(out / "medllama-F16.gguf").chat
+    assert chat is not None
+    assert chat.template == GUARD + template.read_text(), "or Ollama could take it for one of its own"
     assert "It has no TEMPLATE (the chat template has no Go counterpart" in (out / "README.md").read_text(
         encoding="utf-8"
     )
 
 
 def test_a_model_without_a_chat_format_gets_prompts_as_they_are(made: Callable[..., Made]) -> None:
-    given = _repackage(made(), "none")
+    given = repackage(made(), "none")
     out = given.package()
     assert values(out, "template") == ["{{ .Prompt }}"]
     assert values(out, "parameter", "stop") == []

@@ -14,10 +14,11 @@ import pytest
 from medllama.errors import CheckFailed, InputError, MedllamaError, ResourceError
 from publish.config import PublishConfig
 from publish.gate import open_package
+from publish.layers import make_models
 from publish.ollama_server import server_url
 from publish.publish import publish
 from tests.publish.ollama_server import FakeOllama, Fault, fake_ollama
-from tests.publish.packages import Made
+from tests.publish.packages import Made, repackage
 
 pytestmark = pytest.mark.usefixtures("quick_network")
 
@@ -138,6 +139,20 @@ def test_a_server_that_is_too_old_is_told_before_anything_is_sent(
     assert refused.value.message == f"the Ollama server at {server.url} is 0.5.4, and 0.5.5 is needed"
     assert refused.value.hint == "update it: https://ollama.com/download"
     assert server.log == [("GET", "/api/version")]
+
+
+def test_a_package_without_a_template_asks_for_a_server_that_renders_jinja(
+    server: FakeOllama, made: Callable[..., Made], tmp_path: Path
+) -> None:
+    template = tmp_path / "trims.jinja"
+    template.write_text("{%- for m in messages -%}{{- bos_token + m['content'] | trim + eos_token -}}{%- endfor -%}")
+    folder = repackage(made(), str(template)).package()
+    server.version = "0.29.9"
+    with pytest.raises(ResourceError, match=r"is 0\.29\.9, and 0\.30\.0 is needed"):
+        send(folder)
+    (config,) = {model.config.source for model in make_models(open_package(folder), ["latest"])}
+    assert isinstance(config, bytes)
+    assert json.loads(config)["requires"] == "0.30.0"
 
 
 def earlier(license: str) -> dict[str, Any]:
