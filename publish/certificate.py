@@ -52,6 +52,10 @@ class Certificate:
     def adapter(self) -> dict[str, Any] | None:
         return self._table("adapter")
 
+    def is_whole(self, file: CertifiedFile) -> bool:
+        """Whether a file is the model by itself: neither an adapter nor the base that one belongs to."""
+        return file.model != "adapter" and (file.model != "base" or self.adapter is None)
+
     @property
     def data(self) -> dict[str, Any] | None:
         return self._table("data")

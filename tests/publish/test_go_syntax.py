@@ -24,7 +24,8 @@ RIGHT = (
     '{{ if eq .Role "a" }}{{ else if eq .Role "b" }}{{ else }}{{ end }}', '{{ define "t" }}{{ . }}{{ end }}{{ template "t" . }}',
     "{{ (index .Messages 0).Role }}", "{{ json .Tools | len }}", "{% if a %}", "a }} b", "{{ with .System }}{{ . }}{{ end }}",
     "{{ range .Messages }}{{ if .Role }}{{ continue }}{{ end }}{{ break }}{{ end }}", '{{"}}"}}', "{{\n.System\n}}", "{{ 1.5 }}",
-    "{{ if $a := .System }}{{ $b := 1 }}{{ else }}{{ $a }}{{ $b }}{{ end }}", "{{ with $x := .System }}{{ $x }}{{ end }}", "{{ and (or true false) (not true) }}",
+    "{{ if $a := .System }}{{ $b := 1 }}{{ else }}{{ $a }}{{ $b }}{{ end }}",
+    "{{ with $x := .System }}{{ $x }}{{ end }}", "{{ and (or true false) (not true) }}",
 )  # fmt: skip
 WRONG = (
     ("{{ .Prompt", "not closed"), ("{{ if .System }}a", "has no {{ end }}"), ("a{{ end }}", "closes nothing"),
