@@ -80,10 +80,11 @@ def _front_matter(facts: Facts) -> str:
     metadata: dict[str, Any] = {"license": identifier}
     if identifier == "other":
         metadata |= {"license_name": "base-licence", "license_link": "LICENSE"}
+    relation = "adapter" if facts.base_in_ollama else "finetune" if facts.is_tuned else "quantized"
     if looks_like_hub_id(facts.base_name):
         metadata |= {
             "base_model": facts.base_name,
-            "base_model_relation": "finetune" if facts.is_tuned else "quantized",
+            "base_model_relation": relation,
         }
     if datasets := [source["name"] for source in facts.sources if looks_like_hub_id(str(source.get("name", "")))]:
         metadata["datasets"] = datasets

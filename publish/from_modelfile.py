@@ -54,6 +54,8 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
         config, gguf=tuple(dict.fromkeys(gguf)), base_in_ollama=base, system=config.system or system or "",
         **(asked | flags),
     )  # fmt: skip
+    if _last(commands, "template") is not None:
+        progress.message(f"{config.from_modelfile}: note: its TEMPLATE gives way to the one whose prompts are proven")
     further = [command for (key, _), command in parameters.items() if key not in ("temperature", "num_ctx")]
     return changed, further
 

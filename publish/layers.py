@@ -71,18 +71,22 @@ class Model:
         return json.dumps(content, separators=(",", ":")).encode()
 
 
-def make_models(package: Package, tags: Sequence[str] = ()) -> tuple[Model, ...]:
-    """One model per tag; without tags, `latest` and one per file."""
+def make_models(package: Package, tags: Sequence[str] = (), base: Layer | None = None) -> tuple[Model, ...]:
+    """One model per tag; without tags, `latest` and one per file. `base` is the model that an adapter alone is put on."""
     texts = _text_layers(package)
     chosen = {tag: file_of_tag(package, tag) for tag in tags} or {
         LATEST: package.default, **{file.tag: file for file in package.files}
     }  # fmt: skip
-    family, count = _family_and_count(package.path(package.default))
+    run = base.source if base is not None else package.path(package.default)
+    assert isinstance(run, Path), "a model is a file"
+    family, count = _family_and_count(run)
     models = []
     for tag, file in chosen.items():
-        layer = Layer(LAYER_TYPE + "model", f"sha256:{file.sha256}", file.bytes, package.path(file))
-        layers = (layer, *texts)
-        models.append(Model(tag, file, _config(family, count, file.type, package.requires, layers), layers))
+        kind = "model" if base is None else "adapter"
+        own = Layer(LAYER_TYPE + kind, f"sha256:{file.sha256}", file.bytes, package.path(file))
+        layers = (*((base,) if base is not None else ()), own, *texts)
+        file_type = file.type if base is None else package.base_types[base.digest]
+        models.append(Model(tag, file, _config(family, count, file_type, package.requires, layers), layers))
     return tuple(models)
 
 

@@ -279,8 +279,10 @@ def _modelfile(
         licences=[_without_dropped(text) for text in [*facts.terms.licence_and_policy.values(), notice]],
         further=further,
     )
-    create = f"ollama create {facts.name.lower()}{tag} -f {_modelfile_name(tag)}"
-    return write_modelfile(commands, [f"{facts.title}, made by medllama package: {create}"])
+    how = f"ollama create {facts.name.lower()}{tag} -f {_modelfile_name(tag)}"
+    if facts.base_in_ollama:
+        how = f"medllama publish --package . --to store:DIR; or, before Ollama 0.34.1, {how}"
+    return write_modelfile(commands, [f"{facts.title}, made by medllama package: {how}"])
 
 
 def _without_dropped(text: str) -> str:
@@ -297,7 +299,8 @@ def _write_sums(folder: Path, files: Sequence[CertifiedFile]) -> None:
 
 def _summary(facts: Facts, form: PromptFormat) -> dict[str, object]:
     files = ", ".join(file.name for file in facts.files)
-    line = f"{files}; the Modelfile runs {facts.default.name}; licence {facts.terms.identifier}"
+    on = f" on {facts.base_in_ollama}" if facts.base_in_ollama else ""
+    line = f"{files}; the Modelfile runs {facts.default.name}{on}; licence {facts.terms.identifier}"
     return {
         "line": line + ("; not for publishing" if facts.obstacles else ""),
         "name": facts.name,

@@ -27,7 +27,7 @@ from medllama.errors import CheckFailed, InputError, ResourceError
 from medllama.files import read_json, require_disk, sha256_file, sync
 from publish.gate import Package
 from publish.layers import LAYER_TYPE, Layer, Model
-from publish.reference import ModelName
+from publish.reference import LATEST, ModelName, parse_name
 from publish.targets import MARK, Published, list_layers, size
 
 STAGING, LOCK = ".medllama.partial", ".medllama.lock"
@@ -61,6 +61,19 @@ class Store:
                 f"{folder} is no Ollama store: it has neither blobs nor manifests", hint=f"did you mean {inside}?"
             )
         return cls(folder)
+
+    def base(self, package: Package) -> Layer:
+        """The base's file in this store, which must be one that the adapter was proven on."""
+        name = parse_name(package.base_in_ollama)
+        name = name.with_tag(name.tag or LATEST)
+        path = self.manifest_path(name)
+        put = f"publish it there first: medllama publish --package BASE_PACKAGE --to store:{self.folder} --name {name}"
+        if not path.is_file():
+            raise InputError(f"{self.folder} has no model {name}, the adapter's base", hint=put)
+        for it in read_json(path).get("layers") or []:
+            if it.get("mediaType") == LAYER_TYPE + "model" and it["digest"] in package.base_types:
+                return Layer(it["mediaType"], it["digest"], it["size"], self.blob_path(it["digest"]))
+        raise CheckFailed(f"{name} in {self.folder} is not the base that the adapter was proven on", hint=put)
 
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         return list_layers(name, models)
