@@ -26,7 +26,7 @@ from medllama.chat import Message
 from medllama.errors import CheckFailed, InputError, ResourceError
 from publish.gate import Package
 from publish.layers import Layer, Model
-from publish.patience import Passing, Patience, raise_if_passing
+from publish.patience import PASSING_STATUS, Passing, Patience, raise_if_passing
 from publish.reference import ModelName
 from publish.targets import size
 
@@ -123,6 +123,11 @@ class OllamaServer:
             raise CheckFailed(
                 f"{self.url} refused {label}: {reason}", hint="what arrived is not what was sent; try again"
             )
+        if answer.status_code == 413:
+            raise ResourceError(
+                f"uploading {label}: {self.url} takes no file of {size(layer.size_bytes)} (413 {reason})",
+                hint="raise the limit of the proxy before it (nginx: client_max_body_size 0), or publish to store:DIR there",
+            )
         self._raise_if_full(f"uploading {label}", reason)
         raise_if_passing(answer, reason)
         raise self.failed(f"uploading {label}", f"{answer.status_code} {reason}")
@@ -183,7 +188,7 @@ class OllamaServer:
                 patience.wait(fault, sum(done.values()))
             except ollama.ResponseError as error:
                 told = str(error.error)
-                self._raise_if_refused(name, told)
+                self._raise_if_refused(name, told, error.status_code)
                 patience.wait(Passing(told), sum(done.values()))
 
     def _push_once(self, name: ModelName, done: dict[str, int]) -> None:
@@ -198,12 +203,16 @@ class OllamaServer:
         if status != "success":
             raise ollama.ResponseError(f"it ended with {status!r}")
 
-    def _raise_if_refused(self, name: ModelName, told: str) -> None:
-        """The server streams the hub's refusals as texts."""
+    def _raise_if_refused(self, name: ModelName, told: str, status: int) -> None:
+        """The server streams the hub's refusals as texts, with status -1; what it refuses itself has a status."""
         if re.search(r"unauthorized|not authorized|authentication|signed in|\b401\b", told, re.IGNORECASE):
             raise self._unauthorized()
         if re.search(r"denied|forbidden|\b403\b", told, re.IGNORECASE):
             raise InputError(f"the hub refuses {name}: {told}", hint=f"is {name.namespace} your own name there?")
+        if (400 <= status < 500 and status not in PASSING_STATUS) or re.search(
+            r"\b413\b|too large", told, re.IGNORECASE
+        ):
+            raise self.failed(f"pushing {name}", told)
 
     def _unauthorized(self, sign_in: str | None = None) -> InputError:
         return InputError(
