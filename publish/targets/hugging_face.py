@@ -109,7 +109,8 @@ class HuggingFace:
     def _meaning(self, fault: BaseException, work: str, endpoint: str) -> MedllamaError:
         again = "run the same command again: what arrived is not sent twice"
         if not isinstance(fault, HfHubHTTPError):
-            return ResourceError(f"{work} failed at {endpoint}: {fault or type(fault).__name__}", hint=again)
+            said = f"{work} failed at {endpoint}: {fault or type(fault).__name__}"
+            return ResourceError(said, hint=f"can it be reached from here? Then {again}")
         status = fault.response.status_code
         said = f"{work} failed: {endpoint} says {status}: {fault.server_message or fault}"
         if status == 401:
