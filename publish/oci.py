@@ -170,10 +170,11 @@ class Repository:
             return
         raise_if_passing(response, reason := _reason(response))
         said = f"{self.host} says {status}" + (f" ({reason})" if reason else "")
+        wish = "read" if response.request.method in ("GET", "HEAD") else "write to"
         known: dict[int, MedllamaError] = {
             401: InputError(f"{said}: it wants to know who you are, or knows better",
                             hint=f"log in with docker login {self.host}, or set {USER} and {PASSWORD}"),
-            403: InputError(f"{said}: you may not write to {self.path}",
+            403: InputError(f"{said}: you may not {wish} {self.path}",
                             hint="choose a namespace that is yours, or ask who runs the registry"),
             405: InputError(f"{said}: the registry is read-only", hint="publish to another one"),
             413: ResourceError(f"{said}: even {self.chunk_bytes:,} bytes are too much for it",

@@ -21,6 +21,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
+from medllama import progress
 from medllama.errors import InputError, MedllamaError, ResourceError
 from publish.gate import Package
 from publish.layers import Layer, Model
@@ -69,6 +70,11 @@ class HuggingFace:
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         if not sys.stderr.isatty():
             disable_progress_bars()
+        if package.template is None:
+            progress.message(
+                f"note: the package has no TEMPLATE, and for ollama run {HOST}/... the hub picks one that may be wrong;"
+                " llama.cpp takes the file's own"
+            )
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="medllama")
         self._told(api, "making the repository", lambda: api.create_repo(self.repository, exist_ok=True))
         present = set(self._told(api, "reading the repository", lambda: api.list_repo_files(self.repository)))

@@ -18,7 +18,7 @@ from publish.gate import open_package
 from publish.publish import publish
 from tests.publish.hf_server import FakeHub, fake_hub
 from tests.publish.oci_server import cutting_proxy
-from tests.publish.packages import Made
+from tests.publish.packages import Made, repackage
 
 # huggingface_hub 2.4 sends large files in a way that its own HTTP library calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -81,6 +81,16 @@ def test_a_dry_run_lists_every_file_and_asks_nobody(hub: FakeHub, packaged: Path
     assert hub.log == []
     for name in [*(path.name for path in packaged.iterdir()), "template", "system", "params"]:
         assert any(line.endswith(f"  {name}") for line in table)
+
+
+def test_what_the_hub_makes_of_a_package_without_a_template_is_said(
+    hub: FakeHub, made: Callable[..., Made], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tmp_path / "trims.jinja"
+    template.write_text("{%- for m in messages -%}{{- bos_token + m['content'] | trim + eos_token -}}{%- endfor -%}")
+    send(repackage(made(), str(template)).package())
+    assert "the hub picks one that may be wrong" in capsys.readouterr().err
+    assert "template" not in hub.repositories["ada/MedLlama"]
 
 
 def test_another_repository_is_not_written_over(hub: FakeHub, packaged: Path) -> None:
