@@ -20,6 +20,7 @@ from medllama.errors import InputError
 
 COMMANDS = (
     "from", "parameter", "template", "system", "adapter", "license", "message", "renderer", "parser", "requires", "draft",
+    "capability",
 )  # fmt: skip
 NAMED_COMMANDS = ("parameter", "message")  # PARAMETER name value, MESSAGE role text
 BLOCK_COMMANDS = ("template", "system", "license", "message")

@@ -80,6 +80,8 @@ def parse_value(command: Command) -> Any:
 
 
 def _meant(key: str) -> str:
+    if not key:
+        return "one space stands between PARAMETER and the name"
     if key.lower() in COMMANDS:
         return f"{key.upper()} is a command of its own: write it without PARAMETER"
     if key in REFUSED:

@@ -176,6 +176,10 @@ def _other_commands(commands: Sequence[Command]) -> Iterator[Trap]:
             )  # fmt: skip
         elif command.name == "draft":
             yield _error(command, "DRAFT names a second model, which no certificate speaks of", "take it out")
+        elif command.name == "capability":
+            yield _error(
+                command, "CAPABILITY claims what nothing has checked, and older servers refuse it", "take it out"
+            )
         elif command.name == "message":
             yield _error(
                 command, "MESSAGE puts turns before every conversation that nothing has checked", "say it in SYSTEM"

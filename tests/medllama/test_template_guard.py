@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convert.checks import prompts
 from medllama.chat import LLAMA2_TEMPLATE, LLAMA3_TEMPLATE, Chat, load_chat
 from medllama.go_template import read_layout
 from medllama.template_guard import GUARD, NEAREST_TAKEN, guarded
@@ -73,6 +74,10 @@ def test_what_has_no_go_counterpart_gets_the_guard_and_renders_the_same(template
 def test_a_template_with_a_go_counterpart_stays_as_it_is(llama3: Chat) -> None:
     assert guarded(llama3) is llama3
     read_layout(llama3)
+
+
+def test_a_file_that_lacks_its_guard_is_told_so() -> None:
+    assert "the guard before it is missing" in prompts._cause(TRIMS, GUARD + TRIMS)
 
 
 def test_the_guard_is_one_line_of_a_jinja_comment() -> None:

@@ -121,6 +121,12 @@ ERRORS = {
     "PARSER": (TEMPLATE, TEMPLATE + "PARSER llama3\n", "PARSER takes the place"),
     "DRAFT": (TEMPLATE, TEMPLATE + "DRAFT ./model.gguf\n", "DRAFT names a second model"),
     "MESSAGE": (TEMPLATE, TEMPLATE + "MESSAGE user hi\n", "MESSAGE puts turns before every conversation"),
+    "CAPABILITY": (TEMPLATE, TEMPLATE + "CAPABILITY decision\n", "CAPABILITY claims what nothing has checked"),
+    "two spaces": (
+        "PARAMETER temperature",
+        "PARAMETER  temperature",
+        "one space stands between PARAMETER and the name",
+    ),
     "a version": (TEMPLATE, TEMPLATE + "REQUIRES latest\n", "'latest' is no version"),
     "a missing adapter": (FROM, "FROM base\nADAPTER ./gone.gguf", "line 2: error: there is no file .*gone.gguf"),
     "PEFT's own adapter": (
