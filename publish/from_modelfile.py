@@ -24,7 +24,7 @@ from publish.traps import find_traps
 
 
 def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]:
-    """The configuration with what its Modelfile adds, and the parameters that no flag is there for."""
+    """The configuration with what its Modelfile adds, and the parameters and REQUIRES that no flag is there for."""
     if config.from_modelfile is None:
         return config, []
     text, folder = read_text(config.from_modelfile), config.from_modelfile.parent
@@ -57,6 +57,8 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
     if _last(commands, "template") is not None:
         progress.message(f"{config.from_modelfile}: note: its TEMPLATE gives way to the one whose prompts are proven")
     further = [command for (key, _), command in parameters.items() if key not in ("temperature", "num_ctx")]
+    if requires := _last(commands, "requires"):
+        further.append(Command("requires", requires))
     return changed, further
 
 

@@ -99,16 +99,16 @@ def modelfile_commands(
     licences: Sequence[str],
     further: Sequence[Command] = (),
 ) -> list[Command]:
-    """The commands of a Modelfile that runs what `source` names, with `further` parameters."""
+    """The commands of a Modelfile that runs what `source` names, with `further` parameters and requirements."""
     stops = _unique([*form.stops, *(command.value for command in further if command.key == "stop")])
     commands = [*source, *(Command("parameter", stop, "stop") for stop in stops)]
     commands.append(Command("parameter", f"{temperature:g}", "temperature"))
     commands.append(Command("parameter", str(num_ctx), "num_ctx"))
-    commands += [command for command in further if command.key != "stop"]
+    commands += [command for command in further if command.name == "parameter" and command.key != "stop"]
     if form.template is not None:
         commands.append(Command("template", form.template))
-    else:
-        commands.append(Command("requires", RENDERS_JINJA))
+    requires = [command for command in further if command.name == "requires"]
+    commands += requires if form.template is not None else [Command("requires", RENDERS_JINJA)]
     if system:
         commands.append(Command("system", system))
     return commands + [Command("license", text) for text in licences]

@@ -19,12 +19,12 @@ from typing import Literal
 
 from medllama.errors import InputError
 from publish.go_syntax import read_go_template
-from publish.modelfile import COMMANDS, Command, is_kept, read_modelfile
+from publish.modelfile import BLOCK_COMMANDS, COMMANDS, Command, is_kept, read_modelfile
 from publish.parameters import IGNORED, parse_value
 from publish.sources import SAFETENSORS, kind_of_file, looks_like_path, resolve
 
 SINGLE = ("template", "system", "adapter", "renderer", "parser", "requires")  # of these the last counts
-COMMAND_INSIDE = re.compile(rf"^({'|'.join(COMMANDS)})[ \t]", re.IGNORECASE | re.MULTILINE)
+COMMAND_INSIDE = re.compile(rf"^({'|'.join(COMMANDS).upper()})[ \t]", re.MULTILINE)
 BOS_TEXTS = ("<s>", "<|begin_of_text|>")
 JINJA = re.compile(r"\{%-?\s|\bbos_token\b|\badd_generation_prompt\b|message\[")
 GIVEN = ("System", "Prompt", "Response", "Messages", "Tools", "Suffix", "Role", "Content")  # what templates ask for
@@ -92,12 +92,11 @@ def _doubles(commands: Sequence[Command]) -> Iterator[Trap]:
 def _quotes(commands: Sequence[Command]) -> Iterator[Trap]:
     for command in commands:
         value, shown = command.value, f"{command.name.upper()} {command.key}".strip()
-        if found := COMMAND_INSIDE.search(value) if command.name not in ("license", "message") else None:
-            yield _error(
-                command,
-                f"{shown} takes in the line that begins with {found[0].strip()}",
-                "end a quoted text with its quotes, and nothing after them in that line",
-            )
+        closed = "end a quoted text with its quotes, and nothing after them in that line"
+        if command.name not in BLOCK_COMMANDS and "\n" in value:
+            yield _error(command, f"{shown} takes in the lines that follow", closed)
+        elif command.name in ("template", "system") and (found := COMMAND_INSIDE.search(value)):
+            yield _warning(command, f"{shown} takes in a line that begins with {found[1]}", closed)
         if len(value) > 1 and value[0] == value[-1] == "'":
             yield _warning(command, f"the single quotes are a part of {shown}", 'write "..."')
         if command.key == "stop" and (found := re.search(r"\\[nrt\"]", value)):

@@ -21,6 +21,7 @@ PARAMETER top_p 0.9
 PARAMETER stop "###"
 PARAMETER stop "</s>"
 PARAMETER mirostat 1
+REQUIRES 0.31.0
 SYSTEM \"\"\"Answer
 briefly.\"\"\"
 TEMPLATE [INST] {{ .System }} {{ .Prompt }} [/INST]{{ .Response }}
@@ -51,6 +52,7 @@ def test_it_is_packaged_without_naming_the_file_again(
     assert [file.name for file in package.files] == ["model.gguf"]
     assert package.system == "Answer\nbriefly."
     assert package.parameters == {"stop": ["</s>", "###"], "temperature": 0.7, "num_ctx": 128, "top_p": 0.9}
+    assert package.requires == "0.31.0"
     assert package.template != "[INST] {{ .System }} {{ .Prompt }} [/INST]{{ .Response }}", "the certified one counts"
     shown = capsys.readouterr().err
     assert f"{modelfile} line 7: warning: Ollama takes no notice of mirostat; take it out" in shown

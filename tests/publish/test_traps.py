@@ -93,7 +93,7 @@ ERRORS = {
     "an open quote": (
         'stop "</s>"\nPARAMETER temperature 0.2',
         'stop "</s>" # end\nPARAMETER temperature 0.2\nSYSTEM "a"',
-        "line 2: error: PARAMETER stop takes in the line that begins with PARAMETER",
+        "line 2: error: PARAMETER stop takes in the lines that follow",
     ),
     "Jinja": (TEMPLATE, "TEMPLATE {% for m in messages %}{{ message['content'] }}{% endfor %}\n", "TEMPLATE is Jinja"),
     "a broken TEMPLATE": (
@@ -145,6 +145,11 @@ WARNINGS = {
     ),
     "a deprecated parameter": (HEAT, "mirostat 1", "line 3: warning: Ollama takes no notice of mirostat"),
     "no stop": ('PARAMETER stop "</s>"\n', "", "no stop is named"),
+    "an open quote in a text": (
+        TEMPLATE,
+        f'SYSTEM "Be kind." # really\nPARAMETER top_k 1\n{TEMPLATE}SYSTEM "b"\n',
+        "line 4: warning: SYSTEM takes in a line that begins with PARAMETER",
+    ),
     "no TEMPLATE": (TEMPLATE, "", "there is no TEMPLATE, so Ollama may take a built-in one"),
     "two TEMPLATE": (
         TEMPLATE,
@@ -194,6 +199,10 @@ def test_what_works_and_is_hardly_meant_is_a_warning(name: str, folder: Path) ->
 
 def _says(found: list[Trap], said: str) -> None:
     assert re.search(said, "\n".join(map(str, found))), "\n".join(map(str, found))
+
+
+def test_a_text_of_several_lines_may_begin_one_with_any_word(folder: Path) -> None:
+    assert traps(RIGHT + 'SYSTEM """Answer\nfrom what you know.\nSystem messages count."""\n', folder) == []
 
 
 def test_a_model_of_the_library_in_from_is_no_trap(folder: Path) -> None:
