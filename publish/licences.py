@@ -92,7 +92,13 @@ def read_terms(base: Path, base_name: str = "") -> Terms:
             hint=f"put the licence that came with the base into {base / 'LICENSE'}"
             " (a Llama base: also USE_POLICY.md); without it nothing may be given on",
         )
-    identifier = next((found for text in licence.values() if (found := identify(text))), "other")
+    kinds = {name: identify(text) or "other" for name, text in licence.items()}
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise InputError(
+            f"{base} has more than one licence: {said}", hint="leave the one there that the weights stand under"
+        )
+    identifier = next(iter(kinds.values()))
     names = [base_name, *_names_in_config(base)]
     is_llama3 = identifier.startswith("llama3") or any(
         re.search(r"llama-?3(?!\d*b)", name, re.IGNORECASE) for name in names

@@ -119,7 +119,8 @@ class Repository:
                 patience.wait(fault, path.stat().st_size if path.exists() else 0)
 
     def _download_rest(self, digest: str, size: int, path: Path, label: str) -> None:
-        done = path.stat().st_size if path.exists() else 0
+        path.touch()  # a blob may be empty
+        done = path.stat().st_size
         if done < size:
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
             with self._stream(f"blobs/{digest}", headers) as response:
@@ -263,6 +264,8 @@ class _Upload:
         """The registry names the place of the next piece anew in each answer."""
         if place := response.headers.get("location"):
             self.location = response.url.join(place)
+            if response.url.scheme == "https":  # a registry behind a proxy often names its own, unencrypted door
+                self.location = self.location.copy_with(scheme="https")
         if self.location is None:
             raise ResourceError(
                 f"{self.repository.host} opened an upload without saying where", hint="is it an OCI registry?"

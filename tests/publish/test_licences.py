@@ -48,6 +48,15 @@ def test_all_texts_of_the_base_travel(tmp_path: Path) -> None:
     assert terms.texts == {"LICENSE.txt": LLAMA2, "USE_POLICY.md": "policy", "NOTICE": "notice"}
 
 
+def test_a_base_of_two_licences_is_asked_which_one_the_weights_have(tmp_path: Path) -> None:
+    folder = base(tmp_path / "base", LICENSE="MIT License", LICENSE_txt="For research only.")
+    with pytest.raises(InputError) as refused:
+        read_terms(folder)
+    assert refused.value.message == f"{folder} has more than one licence: LICENSE (mit), LICENSE.txt (other)"
+    (folder / "LICENSE.txt").write_text("MIT License, again")
+    assert read_terms(folder).identifier == "mit"
+
+
 def test_the_notice_line_is_the_licences_own(tmp_path: Path) -> None:
     terms = read_terms(base(tmp_path / "base", LICENSE=LLAMA2))
     assert terms.notice_line == (

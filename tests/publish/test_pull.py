@@ -89,6 +89,29 @@ def test_what_is_no_model_is_not_pulled(manifest: bytes, registry: FaultyRegistr
         fetch(registry.host, tmp_path / "store", "ada/medllama")
 
 
+@pytest.mark.parametrize("size", [-1, "many", None])
+def test_a_manifest_with_a_size_that_is_none_is_not_pulled(
+    size: object, registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    send(packaged, registry.host)
+    manifest = json.loads(registry.manifests["f16"])
+    manifest["layers"][0]["size"] = size
+    registry.manifests["f16"] = json.dumps(manifest).encode()
+    with pytest.raises(InputError, match="is no Ollama model"):
+        fetch(registry.host, tmp_path / "store")
+
+
+def test_an_empty_blob_is_pulled_like_any_other(registry: FaultyRegistry, packaged: Path, tmp_path: Path) -> None:
+    send(packaged, registry.host)
+    manifest = json.loads(registry.manifests["f16"])
+    digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
+    manifest["layers"].append(manifest["layers"][1] | {"digest": digest, "size": 0})
+    registry.blobs[digest] = b""
+    registry.manifests["f16"] = json.dumps(manifest).encode()
+    fetch(registry.host, tmp_path / "store")
+    assert len(models_of(tmp_path / "store")) == 1
+
+
 def test_a_manifest_with_a_path_for_a_digest_is_not_pulled(
     registry: FaultyRegistry, packaged: Path, tmp_path: Path
 ) -> None:
