@@ -20,6 +20,8 @@ OPEN_LICENCES = frozenset({
     "CC-BY-SA-1.0", "CC-BY-SA-2.0", "CC-BY-SA-2.5", "CC-BY-SA-3.0", "CC-BY-SA-4.0",
     "CC0-1.0", "CC-PDDC", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ODC-By-1.0", "OGL-UK-3.0", "PDDL-1.0",
 })  # fmt: skip
+# Terms of data that is given only to those who signed for it, or whose use is restricted beyond what a licence of NC does.
+RESTRICTED = frozenset({"LicenseRef-PhysioNet-Credentialed-1.5.0", "LicenseRef-RAIL-D"})
 NEAR_MISSES = (*sorted(OPEN_LICENCES), "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0")
 
 
@@ -40,3 +42,9 @@ def may_be_published(expression: str) -> bool:
     """Whether data under `expression` (in SPDX's spelling) may be given on, changed, to anybody."""
     names = set(expression.replace("(", " ").replace(")", " ").split()) - {"AND", "OR"}
     return bool(names) and names <= OPEN_LICENCES
+
+
+def needs_permission(expression: str) -> bool:
+    """Whether data under `expression` is refused unless a person allows that licence by name: non-commercial, credentialed."""
+    names = set(expression.replace("(", " ").replace(")", " ").split())
+    return bool(names & RESTRICTED) or any("-NC-" in name or name.endswith("-NC") for name in names)

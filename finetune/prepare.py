@@ -1,74 +1,125 @@
-"""`medllama prepare`: medical sources in; train, validation and test JSONL, NOTICE and a data card out.
+"""`medllama prepare`: medical sources in; train, validation and test data, NOTICE and a data card out.
 
     medllama prepare --source medquad:MedQuAD --source text:notes.txt?licence=CC-BY-4.0 --output-dir data
 
-    sources -> records -> split by document -> exact duplicates out -> at most max_examples -> data/
+    sources -> cleaned, in blocks -> exact, then near duplicates out -> overlaps with evaluation sets out
+            -> at most max_examples -> data/
 
     {train,validation,test}.jsonl    one record a line: messages or text, source, document_id, licence, sha256
     multiple_choice.jsonl            question, options, answer and the same, where a source has such items
-    data_card.json                   per source: licence, attribution, counts that add up, whether it may be published
+    data_card.json, README.md, data_card.svg    per source: licence, attribution, counts that add up; tokens; what is publishable
+    decontamination.jsonl            what was left out because an evaluation set has it too, where there is any
+    bad_records.txt                  everything that was broken, by file and line, where there is any
     NOTICE                           what must be said where the data, or what is made of it, is given on
 
-The same input gives the same bytes. All records are held in memory. What it does not do: near duplicates, masking of
-identifiers, decontamination.
+The same input gives the same bytes, with any number of workers. The corpus is never in memory: blocks of it lie in
+OUT.work.partial, with at most MEMORY_BYTES_PER_DOCUMENT of each document in memory while all are compared. A run that was
+killed goes on with the blocks that it finds there.
 """
 
 from __future__ import annotations
 
-from itertools import compress
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy
+
+from finetune import near_duplicates
+from finetune.blocks import FEATURES, Corpus, Settings, gather, read_blocks
+from finetune.chunking import tokenizer_folder
 from finetune.config import PrepareConfig
-from finetune.data_card import Tally, data_card, inputs_sha256, notice
-from finetune.records import Dropped, Record, Split
-from finetune.sources import load_source, parse
-from finetune.splitting import SPLITS, first_of_each, place_in_order, split_of, with_training_records
+from finetune.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
+from finetune.decontamination import EvaluationIndex, Item, find_overlaps, item_of
+from finetune.figure import figure
+from finetune.licences import needs_permission
+from finetune.records import Split
+from finetune.sources import SourceRequest, load_source, parse
+from finetune.splitting import SPLIT_CODES, SPLITS, first_of_each, ranked, with_training_records
+from finetune.writing import lines_of, write_split
 from medllama import progress
+from medllama.config import as_json
 from medllama.errors import InputError
-from medllama.files import atomic_directory, write_json, write_text
-from medllama.stages import StageResult
+from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, read_jsonl, write_json, write_text
+from medllama.rundir import code_sha256
+from medllama.stages import BY_NAME, StageResult
 
-FILES: dict[Split, str] = {name: f"{name}.jsonl" for name in get_args(Split)}
-OPTIONAL_FILES = {"multiple_choice"}
-CARD_FILE, NOTICE_FILE = "data_card.json", "NOTICE"
-OWN_FILES = {*FILES.values(), CARD_FILE, NOTICE_FILE}
+CARD_FILE, NOTICE_FILE, README_FILE, PLOT_FILE = "data_card.json", "NOTICE", "README.md", "data_card.svg"
+OVERLAPS_FILE, BAD_FILE = "decontamination.jsonl", "bad_records.txt"
+OPTIONAL_SPLITS = {"multiple_choice"}
+OWN_FILES = {
+    *(f"{split}.{suffix}" for split in get_args(Split) for suffix in ("jsonl", "parquet")),
+    CARD_FILE, NOTICE_FILE, README_FILE, PLOT_FILE, OVERLAPS_FILE, BAD_FILE,
+}  # fmt: skip
+# Features, their sorting, and the index of near duplicates; a line more costs 4 bytes. A test measures it.
+MEMORY_BYTES_PER_DOCUMENT = 2 * FEATURES.itemsize + near_duplicates.MEMORY_BYTES_PER_DOCUMENT
+INPUT_BYTES_PER_WORKER = 20e6  # below which another process costs more than it saves
 
-Origin = tuple[Record, Tally]
+
+@dataclass
+class Selection:
+    """What becomes of every document of a corpus: `kept` (documents,) bool, `splits` (documents,) codes, `limits` of lines."""
+
+    kept: numpy.ndarray
+    splits: numpy.ndarray
+    last_of_train: int | None = None  # lines of train that are written, where not all are
+    overlaps: list[dict[str, Any]] = field(default_factory=list)
 
 
 def prepare(config: PrepareConfig) -> StageResult:
-    """Read every source, split, deduplicate, and write the data folder as a whole or not at all."""
+    """Read every source, select, and write the data folder as a whole or not at all."""
     requests = [parse(given) for given in config.source]
     inputs = [load_source(request.kind).inputs(request) for request in requests]
     _require_replaceable(config.output_dir, [file for files in inputs for file in files])
+    _require_permission(requests, config)
+    for name in config.decontaminate:
+        if not Path(name).is_file():
+            raise InputError(f"{name} does not exist", hint="--decontaminate takes the files that eval measures")
+    tallies = [
+        Tally(request, load_source(request.kind), inputs_sha256(files))
+        for request, files in zip(requests, inputs, strict=True)
+    ]
+    work = _work_folder(config, tallies)
+    workers = config.workers or _workers_for([file for files in inputs for file in files])
+    paths = read_blocks(requests, _settings(config), work / "blocks", workers)
+    corpus = gather(paths, len(requests), work / "blocks")
+    _count_what_was_read(corpus, tallies)
 
-    tallies: list[Tally] = []
-    read: list[Origin] = []
-    for request, files in zip(requests, inputs, strict=True):
-        tallies.append(Tally(request, load_source(request.kind), inputs_sha256(files)))
-        read += [(record, tallies[-1]) for record in _read_source(tallies[-1])]
-    contents = _distribute(config, read)
-    _require_training_records(contents, tallies)
-    _warn_about_empty_splits(config, contents)
-
-    card = data_card(config, tallies)
+    selection = _select(config, corpus, tallies, workers)
+    _require_training_records(corpus, selection, tallies)
+    _warn_about_empty_splits(config, corpus, selection)
     with atomic_directory(config.output_dir) as partial:
-        for name, records in contents.items():
-            if records or name not in OPTIONAL_FILES:
-                lines = "".join(record.as_line() for record in records)
-                (partial / FILES[name]).write_text(lines, encoding="utf-8", newline="\n")
+        written = _write_records(config, corpus, selection, partial)
+        for number, tally in enumerate(tallies):
+            tally.count_kept(corpus, selection.kept, selection.splits, number)
+        tokens = _tokens(config, corpus, selection, written)
+        card = data_card(config, tallies, written, tokens, len(selection.overlaps))
+        _write_lists(corpus, tallies, selection, partial)
         write_json(partial / CARD_FILE, card)
         write_text(partial / NOTICE_FILE, notice(tallies))
+        write_text(partial / README_FILE, readme(card, sorted(file.name for file in partial.iterdir())))
+        write_text(partial / PLOT_FILE, figure(card))
+    shutil.rmtree(work, ignore_errors=True)
+    return StageResult(config.output_dir, _summary(card, tallies))
+
+
+def _summary(card: dict[str, Any], tallies: list[Tally]) -> dict[str, Any]:
     sources = "1 source" if len(tallies) == 1 else f"{len(tallies)} sources"
     parts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in card["records"].items() if count)
-    summary = {
+    return {
         "line": f"{sum(card['records'].values()):,} records from {sources}: {parts}",
         "records": card["records"],
         "publishable": card["publishable"],
         "sources": [{"name": source["name"], **source["counts"]} for source in card["sources"]],
     }
-    return StageResult(config.output_dir, summary)
+
+
+# ------------------------------------------------------------------------------------------------ before the reading
 
 
 def _require_replaceable(output_dir: Path, inputs: list[Path]) -> None:
@@ -95,56 +146,176 @@ def _require_replaceable(output_dir: Path, inputs: list[Path]) -> None:
         )
 
 
-def _read_source(tally: Tally) -> list[Record]:
-    """The records of one source; what gives none is counted. Raises InputError where too much of it is bad."""
-    records = []
-    for outcome in tally.source.read(tally.request):
-        tally.read += 1
-        if isinstance(outcome, Dropped):
-            tally.drop(outcome)
-        else:
-            records.append(outcome)
-        progress.update(f"{tally.request.name}: {tally.read:,} read, {tally.read - len(records):,} left out")
-    if tally.bad > tally.source.maximum_bad_share * tally.read:
-        raise InputError(
-            f"{tally.request.path}: {tally.bad:,} of {tally.read:,} are bad, more than "
-            f"{tally.source.maximum_bad_share:.0%}:{tally.described_problems()}",
-            hint=f"expected {tally.source.example}; correct the bad ones, or take them out",
-        )
-    if tally.bad:
-        progress.message(
-            f"warning: {tally.request.name}: {tally.bad:,} of {tally.read:,} are bad and left out:"
-            f"{tally.described_problems()}"
-        )
-    return records
+def _require_permission(requests: list[SourceRequest], config: PrepareConfig) -> None:
+    """Non-commercial and credentialed data is used only where a person has said its licence's name."""
+    for request in requests:
+        licence = load_source(request.kind).licence or request.stated_licence()
+        if needs_permission(licence) and licence not in config.allow_licence:
+            raise InputError(
+                f"{request.name} stands under {licence}, which restricts what it and what is made of it may be used for",
+                hint=f"if its terms allow your use: --allow-licence {licence}; the result is not marked as publishable",
+            )
 
 
-def _distribute(config: PrepareConfig, read: list[Origin]) -> dict[Split, list[Record]]:
-    """The records of each file in their final order. What is kept and what is left out is counted in its tally."""
-    splits = [
-        split_of(record, seed=config.seed, validation_share=config.validation_share, test_share=config.test_share)
-        for record, _ in read
-    ]
-    is_kept = first_of_each([record for record, _ in read], splits)
-    for (_, tally), kept in zip(read, is_kept, strict=True):
-        if not kept:
-            tally.drop(Dropped("duplicate", "", is_bad=False))
-    read, splits = list(compress(read, is_kept)), list(compress(splits, is_kept))
-    splits = with_training_records([record for record, _ in read], splits, seed=config.seed)
-
-    contents: dict[Split, list[Record]] = {name: [] for name in FILES}
-    origins = zip(read, splits, strict=True)
-    for (record, tally), split in sorted(origins, key=lambda origin: place_in_order(origin[0][0], seed=config.seed)):
-        if split == "train" and len(contents["train"]) == config.max_examples:
-            tally.drop(Dropped("over max_examples", "", is_bad=False))
-        else:
-            contents[split].append(record)
-            tally.keep(record, split)
-    return contents
+def _work_folder(config: PrepareConfig, tallies: list[Tally]) -> Path:
+    """The folder of the blocks: with those of a killed run of the same configuration, inputs and code, else empty."""
+    folder = config.output_dir.absolute().with_name(f"{config.output_dir.name}.work{PARTIAL_SUFFIX}")
+    decided_by = {
+        "config": {key: value for key, value in as_json(config).items() if key not in ("output_dir", "workers")},
+        "inputs": [tally.sha256 for tally in tallies],
+        "evaluation_sets": [inputs_sha256([Path(name)]) for name in config.decontaminate],
+        "code": code_sha256(BY_NAME["prepare"]),
+    }
+    state = {"sha256": hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()}
+    if (folder / "state.json").is_file() and read_json(folder / "state.json") == state:
+        progress.message(f"resuming from {folder}")
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / "state.json", state)
+    return folder
 
 
-def _require_training_records(contents: dict[Split, list[Record]], tallies: list[Tally]) -> None:
-    if contents["train"]:
+def _workers_for(files: list[Path]) -> int:
+    size = sum(file.stat().st_size for file in files)
+    return max(1, min(os.cpu_count() or 1, int(size / INPUT_BYTES_PER_WORKER)))
+
+
+def _settings(config: PrepareConfig) -> Settings:
+    tokenizer = tokenizer_folder(config.tokenizer)
+    if config.tokenizer and tokenizer is None:
+        progress.message(f"{config.tokenizer} is not on this disk: tokens are estimated, four characters each")
+    return Settings(
+        seed=config.seed,
+        validation_share=config.validation_share,
+        test_share=config.test_share,
+        allowed_licences=config.allow_licence,
+        languages=config.language,
+        masks_identifiers=config.mask_identifiers,
+        tokenizer=tokenizer,
+        chunk_tokens=config.chunk_tokens,
+        has_signatures=config.near_duplicate_threshold < 1,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ after it
+
+
+def _count_what_was_read(corpus: Corpus, tallies: list[Tally]) -> None:
+    """Counts from the blocks. Raises InputError where too much of a source is bad; warns of what a person should know."""
+    for number, tally in enumerate(tallies):
+        for counts in corpus.counts_of(number):
+            tally.add(counts)
+        share = tally.source.maximum_bad_share
+        if tally.bad > share * tally.read:
+            raise InputError(
+                f"{tally.request.path}: {tally.bad:,} of {tally.read:,} are bad, more than "
+                f"{share:.0%}:{tally.described_problems()}",
+                hint=f"expected {tally.source.example}; correct the bad ones, or take them out",
+            )
+        if tally.bad:
+            progress.message(
+                f"warning: {tally.request.name}: {tally.bad:,} of {tally.read:,} are bad and left out:"
+                f"{tally.described_problems()}"
+            )
+        if tally.identifiers:
+            found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(tally.identifiers.items()))
+            progress.message(
+                f"warning: {tally.request.name} may identify people: records with {found}; "
+                "take them out, or mask what can be masked: --mask-identifiers"
+            )
+
+
+def _select(config: PrepareConfig, corpus: Corpus, tallies: list[Tally], workers: int) -> Selection:
+    """Which documents are kept, and where they go. What is left out is counted in its tally."""
+    features = corpus.features
+
+    def leave_out(is_out: numpy.ndarray, reason: str) -> None:
+        counts = numpy.bincount(features["source"][is_out], minlength=len(tallies))
+        for tally, count in zip(tallies, counts.tolist(), strict=True):
+            tally.dropped.update({reason: count} if count else {})
+
+    kept = first_of_each(features)
+    leave_out(~kept, "duplicate")
+    resembling = _near_duplicates(config, corpus, kept)
+    leave_out(resembling, "near duplicate")
+    kept &= ~resembling
+    selection = Selection(kept, with_training_records(features, kept))
+
+    overlapping = _overlapping(config, corpus, selection, workers)
+    leave_out(overlapping, "overlaps an evaluation set")
+    kept &= ~overlapping
+    if config.max_examples is not None:
+        train = _in_order(corpus, kept & (selection.splits == SPLIT_CODES["train"]))
+        lines = numpy.cumsum(features["pieces"][train], dtype=numpy.int64)
+        is_over = numpy.zeros(len(features), dtype=bool)
+        is_over[train[lines - features["pieces"][train] >= config.max_examples]] = True
+        leave_out(is_over, "over max_examples")
+        kept &= ~is_over
+        selection.last_of_train = config.max_examples
+    return selection
+
+
+def _near_duplicates(config: PrepareConfig, corpus: Corpus, kept: numpy.ndarray) -> numpy.ndarray:
+    """(documents,) bool: what resembles a document that has the better right to stay. The test loses nothing."""
+    features = corpus.features
+    gone = numpy.zeros(len(features), dtype=bool)
+    row_of = numpy.cumsum(features["is_signed"], dtype=numpy.uint32) - 1
+    compared = ranked(features["split"])
+    compared = compared[(features["is_signed"] & kept)[compared]]
+    if not len(compared):
+        return gone
+    gone[compared] = near_duplicates.near_duplicates(
+        corpus.signatures,
+        row_of[compared],
+        features["split"][compared],
+        features["topic"][compared],
+        config.near_duplicate_threshold,
+    )
+    return gone
+
+
+def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, workers: int) -> numpy.ndarray:
+    """(documents,) bool: what shares words with an evaluation set; the findings are kept in the selection."""
+    features, splits = corpus.features, selection.splits
+    overlapping = numpy.zeros(len(features), dtype=bool)
+    items = list(_evaluated_items(config, corpus, selection))
+    index = EvaluationIndex.of(items)
+    if not index.hashes:
+        return overlapping
+    asked = selection.kept & ((splits == SPLIT_CODES["train"]) | (splits == SPLIT_CODES["validation"]))
+    starts = numpy.searchsorted(features["block"], numpy.arange(len(corpus.block_paths)))
+    for start, path in zip(starts, find_overlaps(corpus, asked, index, workers), strict=True):
+        for _, finding in read_jsonl(path):
+            overlapping[start + finding.pop("document")] = True
+            selection.overlaps.append(finding)
+    return overlapping
+
+
+def _evaluated_items(config: PrepareConfig, corpus: Corpus, selection: Selection) -> Iterator[Item]:
+    """What will be measured: the evaluation sets that are named, and the multiple-choice items of the sources."""
+    for path in map(Path, config.decontaminate):
+        found = [item_of(record, path.name, place.rpartition(":")[2]) for place, record in read_jsonl(path)]
+        if not any(found):
+            raise InputError(
+                f"{path} has no question, messages or text", hint="--decontaminate takes the tasks of medllama eval"
+            )
+        yield from filter(None, found)
+    own = numpy.flatnonzero(selection.kept & (selection.splits == SPLIT_CODES["multiple_choice"]))
+    for line in lines_of(corpus, own):
+        record = json.loads(line)
+        if (item := item_of(record, record["source"], record["sha256"][:16])) is not None:
+            yield item
+
+
+def _in_order(corpus: Corpus, chosen: numpy.ndarray) -> numpy.ndarray:
+    """The indices of the chosen documents, mixed as place_in_order says."""
+    features = corpus.features[chosen]
+    order = numpy.lexsort((features["sha_low"], features["sha_high"], features["order"]))
+    return numpy.flatnonzero(chosen)[order]
+
+
+def _require_training_records(corpus: Corpus, selection: Selection, tallies: list[Tally]) -> None:
+    if (selection.splits[selection.kept] == SPLIT_CODES["train"]).any():
         return
     counts = [f"{tally.request.name}: {tally.described_counts()}" for tally in tallies]
     raise InputError(
@@ -153,12 +324,54 @@ def _require_training_records(contents: dict[Split, list[Record]], tallies: list
     )
 
 
-def _warn_about_empty_splits(config: PrepareConfig, contents: dict[Split, list[Record]]) -> None:
-    documents = len({(record.source, record.document_id) for name in SPLITS for record in contents[name]})
+def _warn_about_empty_splits(config: PrepareConfig, corpus: Corpus, selection: Selection) -> None:
+    present = set(numpy.unique(selection.splits[selection.kept]).tolist())
+    among = selection.kept & (selection.splits != SPLIT_CODES["multiple_choice"])
+    documents = len(numpy.unique(corpus.features["place"][among]))
     shares: dict[Split, float] = {"validation": config.validation_share, "test": config.test_share}
     for name, share in shares.items():
-        if share and not contents[name]:
+        if share and SPLIT_CODES[name] not in present:
             progress.message(
                 f"warning: no {name} records: a share of {share:g} of {documents:,} document(s) came to none; "
                 f"give more, or raise --{name}-share"
             )
+
+
+def _write_records(config: PrepareConfig, corpus: Corpus, selection: Selection, folder: Path) -> dict[str, int]:
+    """Write the files of the splits; how many records each has."""
+    written: dict[str, int] = {}
+    for split, code in SPLIT_CODES.items():
+        documents = _in_order(corpus, selection.kept & (selection.splits == code))
+        lines = int(corpus.features["pieces"][documents].sum(dtype=numpy.int64))
+        limit = selection.last_of_train if split in SPLITS[:1] else None
+        written[split] = lines if limit is None else min(lines, limit)
+        if lines or split not in OPTIONAL_SPLITS:
+            write_split(corpus, documents, folder / f"{split}.{config.format}", limit)
+    return written
+
+
+def _tokens(config: PrepareConfig, corpus: Corpus, selection: Selection, written: dict[str, int]) -> dict[str, Any]:
+    """How many tokens the records of each split have, and who counted them."""
+    features = corpus.features
+    of_line = numpy.repeat(numpy.where(selection.kept, selection.splits, len(SPLIT_CODES)), features["pieces"])
+    folder = tokenizer_folder(config.tokenizer)
+    return {
+        "counted_by": f"the tokenizer of {folder.name}" if folder else "estimated, four characters each",
+        "splits": {
+            split: token_statistics(corpus.tokens[of_line == code])
+            for split, code in SPLIT_CODES.items()
+            if written[split]
+        },
+    }
+
+
+def _write_lists(corpus: Corpus, tallies: list[Tally], selection: Selection, folder: Path) -> None:
+    """Everything that was broken, and everything that an evaluation set has too: where there is any."""
+    if selection.overlaps:
+        lines = [json.dumps(finding, ensure_ascii=False) + "\n" for finding in selection.overlaps]
+        write_text(folder / OVERLAPS_FILE, "".join(lines))
+    if any(tally.bad for tally in tallies):
+        with (folder / BAD_FILE).open("w", encoding="utf-8", errors="backslashreplace") as file:
+            for number, tally in enumerate(tallies):
+                for counts in corpus.counts_of(number):
+                    file.writelines(f"{tally.without_folder(problem)}\n" for problem in counts.problems)

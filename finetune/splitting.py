@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import get_args
+
+import numpy
 
 from finetune.records import Record, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLIT_CODES: dict[Split, int] = {name: code for code, name in enumerate(get_args(Split))}
+TRAIN, TEST = SPLIT_CODES["train"], SPLIT_CODES["test"]
 
 
 def unit_hash(*parts: object) -> float:
@@ -23,44 +26,59 @@ def unit_hash(*parts: object) -> float:
     return (int.from_bytes(digest[:8]) >> 11) / 2**53  # 53 bits: as many as a float holds
 
 
+def place_of(record: Record, *, seed: int) -> float:
+    """The place of the record's document among the splits."""
+    return unit_hash(seed, record.source, record.document_id)
+
+
 def split_of(record: Record, *, seed: int, validation_share: float, test_share: float) -> Split:
     """The split that the source gives the record, else that of its document."""
     if record.split is not None:
         return record.split
-    place = unit_hash(seed, record.source, record.document_id)
+    place = place_of(record, seed=seed)
     if place < test_share:
         return "test"
     return "validation" if place < test_share + validation_share else "train"
 
 
-def first_of_each(records: Sequence[Record], splits: Sequence[Split]) -> list[bool]:
-    """For each record, whether it is kept when exact duplicates go: the test's copy stays, else validation's, else the first.
-
-    So nothing that is measured was trained on word for word, and no later source takes a record out of the test.
-    """
-    kept = [False] * len(records)
-    seen: set[str] = set()
-    for split in reversed(get_args(Split)):
-        for index, record in enumerate(records):
-            if splits[index] == split and record.sha256 not in seen:
-                seen.add(record.sha256)
-                kept[index] = True
-    return kept
-
-
-def with_training_records(records: Sequence[Record], splits: Sequence[Split], *, seed: int) -> list[Split]:
-    """The splits, with one document moved to train where none was there, as happens with a handful of documents."""
-    movable = [record for record in records if record.split is None]
-    if "train" in splits or not movable:
-        return list(splits)
-    last = max(movable, key=lambda record: unit_hash(seed, record.source, record.document_id))
-    moved = (last.source, last.document_id)
-    return [
-        "train" if record.split is None and (record.source, record.document_id) == moved else split
-        for record, split in zip(records, splits, strict=True)
-    ]
-
-
 def place_in_order(record: Record, *, seed: int) -> tuple[float, str]:
     """A sort key that mixes the sources, so that the first N records are a fair sample, and that others do not move."""
     return unit_hash(seed, record.sha256), record.sha256
+
+
+def ranked(splits: numpy.ndarray) -> numpy.ndarray:
+    """The documents in the order in which they have a right to stay: multiple choice, test, validation, train; as read.
+
+    splits: (documents,) codes of the splits in the order of `Split`.
+    """
+    return numpy.argsort(-splits.astype(numpy.int8), kind="stable")
+
+
+def first_of_each(features: numpy.ndarray) -> numpy.ndarray:
+    """(documents,) bool: which are kept when exact duplicates go. The test's copy stays, else validation's, else the first.
+
+    So nothing that is measured was trained on word for word, and no later source takes a record out of the test.
+    features: (documents,) with `sha_high`, `sha_low` and `split`.
+    """
+    kept = numpy.zeros(len(features), dtype=bool)
+    if not len(features):
+        return kept
+    order = ranked(features["split"])
+    order = order[numpy.lexsort((features["sha_low"][order], features["sha_high"][order]))]  # stable: keeps the ranks
+    is_first = numpy.ones(len(order), dtype=bool)
+    for half in ("sha_high", "sha_low"):
+        is_first[1:] &= features[half][order[1:]] == features[half][order[:-1]]
+    is_first[1:] = ~is_first[1:]
+    kept[order[is_first]] = True
+    return kept
+
+
+def with_training_records(features: numpy.ndarray, kept: numpy.ndarray) -> numpy.ndarray:
+    """The splits, with one document moved to train where none was there, as happens with a handful of documents."""
+    splits = features["split"].copy()
+    movable = kept & features["is_movable"]
+    if (splits[kept] == TRAIN).any() or not movable.any():
+        return splits
+    last = features["place"][movable].max()
+    splits[movable & (features["place"] == last)] = TRAIN
+    return splits

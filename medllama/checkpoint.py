@@ -49,6 +49,22 @@ def find_base(name: str) -> Path:
     return _download(name)
 
 
+def find_base_here(name: str) -> Path | None:
+    """The folder of a base that is on this disk already, in the hub's cache if need be; None where it would be a download."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not looks_like_hub_id(name):
+        return None
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+    except (OSError, ValueError):  # what the hub's library raises for what it has not, and for names that are none
+        return None
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (

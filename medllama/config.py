@@ -31,6 +31,7 @@ from medllama.errors import RecipeError
 Config = TypeVar("Config")
 REQUIRED = dataclasses.MISSING
 INPUT_KINDS = ("path", "model", "source", "template")
+HUB_SOURCES = ("hf:", "pmc:")  # kinds of sources that may name what is not on this disk
 
 
 def option(default: Any = REQUIRED, *, help: str, kind: str = "value", metavar: str | None = None) -> Any:
@@ -247,7 +248,8 @@ def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path
                 ready.append(_with_path(text, str(found.resolve())) if entry.kind == "source" else str(found.resolve()))
                 continue
             ready.append(text)
-            is_name = entry.kind == "template" or (entry.kind == "model" and looks_like_hub_id(name))
+            is_hub_source = entry.kind == "source" and text.startswith(HUB_SOURCES)
+            is_name = entry.kind == "template" or is_hub_source or (entry.kind == "model" and looks_like_hub_id(name))
             if name and not is_name:
                 problems.append(f"{entry.name}: {name} does not exist in {' or '.join(map(str, folders))}")
         resolved[entry.name] = tuple(ready) if entry.is_list else ready[0]

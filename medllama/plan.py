@@ -34,6 +34,7 @@ LICENCES = {
 }
 SLABS_BYTES = 60e6  # that convert has at work on each core
 CORE_BYTES = 0.1e9  # resident memory of medllama itself
+PREPARED_BYTES = 2e6  # of data that prepare writes in a second: cleaned, compared, counted in tokens
 LIBRARIES_BYTES = 0.8e9  # with PyTorch, Transformers and TRL, before any model
 CERTIFICATE_TOKENS = 2_900  # of verify's prompts, and of the texts that it lets a file write
 CERTIFICATE_SECONDS = 2.5  # of verify's strings and prompts, for each file
@@ -108,7 +109,7 @@ def _needs(
     data = None if work is None else work.data_bytes
     measured = 0 if work is None else work.evaluated_tokens * 2 * forward
     return {
-        "prepare": Needs(None if data is None else 1 + data / 10e6, CORE_BYTES, data),
+        "prepare": Needs(None if data is None else 1 + data / PREPARED_BYTES, CORE_BYTES, data),
         "train": Needs(
             None if work is None else 10 + 2 * forward * work.training_tokens * train.epochs,
             LIBRARIES_BYTES + 4 * parameters + 16 * lora + activations,

@@ -60,7 +60,12 @@ STAGES = (
         "finetune.config:PrepareConfig",
         "finetune.prepare:prepare",
         ("finetune",),
-        {"output_dir": "{run}/data"},
+        {
+            "output_dir": "{run}/data",
+            "decontaminate": "eval.task",
+            "tokenizer": "train.base_model",
+            "chunk_tokens": "train.max_length",
+        },
     ),
     Stage(
         "train",

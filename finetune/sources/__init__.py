@@ -4,7 +4,8 @@
 
 A source's module holds `SOURCE`, a `Source`: what it is, whose it is, and a generator that yields, for each thing it
 reads, a Record or a Dropped with the reason. prepare does the rest. A new kind is such a module, a line in MODULES and
-a test. The modules are imported when used: `medllama prepare --help` loads no XML parser.
+a test. The modules are imported when used: `medllama prepare --help` loads no XML parser. docs/sources.md is the table of
+all kinds with their licences and terms of access.
 """
 
 from __future__ import annotations
@@ -21,7 +22,17 @@ from medllama.errors import InputError
 MODULES = {
     "tiny": "finetune.sources.tiny",
     "medquad": "finetune.sources.medquad",
+    "pubmedqa": "finetune.sources.pubmedqa",
+    "medqa": "finetune.sources.medqa",
+    "medmcqa": "finetune.sources.medmcqa",
+    "mmlu": "finetune.sources.mmlu",
+    "pmc-patients": "finetune.sources.pmc_patients",
+    "mental-health": "finetune.sources.mental_health",
+    "mts-dialog": "finetune.sources.mts_dialog",
+    "aci-bench": "finetune.sources.aci_bench",
+    "hf": "finetune.sources.hf",
     "jsonl": "finetune.sources.jsonl",
+    "csv": "finetune.sources.csv_file",
     "text": "finetune.sources.text",
 }
 
@@ -33,11 +44,14 @@ class SourceRequest:
     kind: str
     path: Path | None = None
     licence: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         """What the source is called in messages, the data card and NOTICE: never the whole path, as cards are published."""
-        return f"{self.kind}:{self.path.absolute().name}" if self.path else self.kind
+        if self.path is None:
+            return self.kind
+        return f"{self.kind}:{self.path if load_source(self.kind).takes_name else self.path.absolute().name}"
 
     def required_path(self) -> Path:
         assert self.path is not None, "parse() requires a path where the source takes one"
@@ -46,14 +60,20 @@ class SourceRequest:
     def stated_licence(self) -> str:
         return self.licence or NO_LICENCE
 
+    def setting(self, name: str, default: str = "") -> str:
+        return dict(self.settings).get(name, default)
+
 
 @dataclass(frozen=True)
 class Source:
     """A kind of source.
 
-    `example` shows its grammar. `licence` is None where the person states it. `inputs` lists the files that a request
-    reads, and raises InputError where they are missing. A source of which more than `maximum_bad_share` is bad stops
-    the run.
+    `example` shows its grammar, with its settings other than `licence` in `settings`. `licence` is None where the person
+    states it, or each record its own. `inputs` lists the files that a request reads, and raises InputError where they are
+    missing. A source with `read_file` is read file by file, on several cores; its `read` is never called. A source of which more
+    than `maximum_bad_share` is bad stops the run. `masks_identifiers`: counselling and clinical text, whose e-mail
+    addresses and telephone numbers are masked. `is_own`: a person's own files, which are searched for identifiers of patients.
+    `takes_name`: what follows the colon may be a name on a hub.
     """
 
     example: str
@@ -63,6 +83,11 @@ class Source:
     attribution: str = "supplied by the person who ran medllama"
     url: str = ""
     maximum_bad_share: float = 0.05
+    settings: tuple[str, ...] = ()
+    read_file: Callable[[SourceRequest, Path], Iterator[Record | Dropped]] | None = None
+    masks_identifiers: bool = False
+    is_own: bool = False
+    takes_name: bool = False
 
     @property
     def takes_path(self) -> bool:
@@ -89,18 +114,23 @@ def parse(given: str) -> SourceRequest:
     source = load_source(kind)
     if bool(path) != source.takes_path:
         raise ValueError(f"{given!r} {'takes no path' if path else 'has no path'}; write {source.example}")
-    licence = None
+    licence, settings = None, []
     for setting in filter(None, query.split("&")):
         key, _, value = setting.partition("=")
+        if key in source.settings:
+            settings.append((key, value))
+            continue
         if key != "licence":
-            raise ValueError(f"{given!r} has an unknown setting {key!r}; known is licence")
+            raise ValueError(
+                f"{given!r} has an unknown setting {key!r}; known is {', '.join(('licence', *source.settings))}"
+            )
         if source.licence is not None:
             raise ValueError(f"{given!r} states a licence, but {kind} has its own ({source.licence}); take it out")
         try:
             licence = canonical(value)
         except ValueError as error:
             raise ValueError(f"{given!r}: {error}") from None
-    return SourceRequest(kind, Path(path).expanduser() if path else None, licence)
+    return SourceRequest(kind, Path(path).expanduser() if path else None, licence, tuple(settings))
 
 
 def existing_file(request: SourceRequest) -> list[Path]:
@@ -111,3 +141,16 @@ def existing_file(request: SourceRequest) -> list[Path]:
     if not path.exists():
         raise InputError(f"{path} does not exist", hint=f"check the path of --source {request.kind}:{path}")
     return [path]
+
+
+def files_in(request: SourceRequest, *patterns: str) -> list[Path]:
+    """The `inputs` of a source that is a file, or the files of a folder whose names match a pattern, sorted."""
+    path = request.required_path()
+    if not path.is_dir():
+        return existing_file(request)
+    found = sorted({file for pattern in patterns for file in path.rglob(pattern) if file.is_file()})
+    if not found:
+        raise InputError(
+            f"{path} holds no {' or '.join(patterns)}", hint=f"expected {load_source(request.kind).example}"
+        )
+    return found

@@ -47,20 +47,25 @@ class Pair:
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each pair, and a Dropped for each file that is no MedQuAD file."""
     for path in inputs(request):
-        try:
-            root = parse_file(path)
-            pairs = pairs_of(root)
-        except Malformed as error:
-            yield Dropped(error.reason, str(path), error.detail)
-            continue
-        except etree.XMLSyntaxError as error:
-            yield Dropped("not XML", f"{path}:{error.lineno or 1}", " ".join(str(error.msg).split()))
-            continue
-        attributes = {_local_name(key): value.strip() for key, value in root.attrib.items()}
-        identity = next((attributes[key] for key in ID_ATTRIBUTES if attributes.get(key)), path.stem)
-        document_id = f"{path.absolute().parent.name}/{identity}"
-        for pair in pairs:
-            yield _outcome(pair, request, document_id, path)
+        yield from read_file(request, path)
+
+
+def read_file(request: SourceRequest, path: Path) -> Iterator[Record | Dropped]:
+    """The same for one file."""
+    try:
+        root = parse_file(path)
+        pairs = pairs_of(root)
+    except Malformed as error:
+        yield Dropped(error.reason, str(path), error.detail)
+        return
+    except etree.XMLSyntaxError as error:
+        yield Dropped("not XML", f"{path}:{error.lineno or 1}", " ".join(str(error.msg).split()))
+        return
+    attributes = {_local_name(key): value.strip() for key, value in root.attrib.items()}
+    identity = next((attributes[key] for key in ID_ATTRIBUTES if attributes.get(key)), path.stem)
+    document_id = f"{path.absolute().parent.name}/{identity}"
+    for pair in pairs:
+        yield _outcome(pair, request, document_id, path)
 
 
 def inputs(request: SourceRequest) -> list[Path]:
@@ -185,6 +190,7 @@ def clean_answer(text: str) -> str:
 SOURCE = Source(
     example="medquad:DIR",
     read=read,
+    read_file=read_file,
     inputs=inputs,
     licence=LICENCE,
     attribution=(

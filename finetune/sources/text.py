@@ -2,64 +2,72 @@
 
     medllama prepare --source text:notes.txt?licence=CC-BY-4.0 --output-dir OUT
 
-Paragraphs are packed into records of at most RECORD_CHARACTERS, cut only where one paragraph alone is longer: at the end
-of a sentence, else between words, else anywhere. Lines inside a paragraph stay as they are (tables are lines).
-
-The file is one document, and one document cannot be split by document. So SECTION_RECORDS consecutive records make a
-section, and a section, named by the hash of its text, is what goes to a split as a whole: neighbors in the text stay
-together, no sentence stands in two splits, and text added at the end moves no earlier section but the last. Text
-inserted earlier moves the borders behind it.
+The file is one document, and one document cannot be split by document. So paragraphs are packed into sections of at most
+SECTION_CHARACTERS, and a section, named by the hash of its text, is a record that goes to a split as a whole: neighbors in the
+text stay together, no sentence stands in two splits, and text added at the end moves no earlier section but the last. Text
+inserted earlier moves the borders behind it. prepare cuts sections to the model's length. Lines inside a paragraph stay as
+they are (tables are lines). One section is in memory at a time.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from finetune.records import Dropped, Malformed, Record, plain_text
 from finetune.sources import Source, SourceRequest, existing_file
-from medllama.files import read_text
+from finetune.sources.rows import short_hash
+from finetune.sources.tables import not_utf8
 
-RECORD_CHARACTERS = 2000  # about 500 tokens of English, well inside the 1,024 that train reads by default
-SECTION_RECORDS = 4
+SECTION_CHARACTERS = 8000  # about 2,000 tokens of English
 
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
-    """The records of the text; a paragraph with characters that cannot be trained on is left out and named."""
+    """The sections of the text; a paragraph with characters that cannot be trained on is left out and named."""
     path = request.required_path()
-    packed: list[str] = []
-    for line, paragraph in paragraphs(read_text(path)):
+    section = ""
+    for line, paragraph in paragraphs(lines_of(path)):
         try:
             plain_text(paragraph)
         except Malformed as error:
             yield Dropped(error.reason, f"{path}:{line}", error.detail)
             continue
-        for piece in pieces(paragraph, RECORD_CHARACTERS):
-            if packed and len(packed[-1]) + len("\n\n") + len(piece) <= RECORD_CHARACTERS:
-                packed[-1] += "\n\n" + piece
-            else:
-                packed.append(piece)
-    for first in range(0, len(packed), SECTION_RECORDS):
-        section = packed[first : first + SECTION_RECORDS]
-        name = hashlib.sha256("\n\n".join(section).encode()).hexdigest()[:16]
-        for text in section:
-            yield Record(plain_text(text), path.stem, f"{path.stem}/{name}", request.stated_licence())
+        for piece in pieces(paragraph, SECTION_CHARACTERS):
+            if section and len(section) + len("\n\n") + len(piece) > SECTION_CHARACTERS:
+                yield _record(section, path, request)
+                section = ""
+            section = f"{section}\n\n{piece}" if section else piece
+    if section:
+        yield _record(section, path, request)
 
 
-def paragraphs(text: str) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path) -> Iterator[str]:
+    """The lines of a file, without their ends; InputError where it is not UTF-8."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise not_utf8(path, f"{path}:{number} is", raw[error.start], error.start) from None
+
+
+def paragraphs(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
     """(number of its first line, paragraph) for each run of lines that are not blank."""
-    lines: list[str] = []
-    for number, line in enumerate([*text.split("\n"), ""], start=1):
+    found: list[str] = []
+    number = 0
+    for number, line in enumerate(lines, start=1):
         if line.strip():
-            lines.append(line.rstrip())
-        elif lines:
-            yield number - len(lines), "\n".join(lines).strip()
-            lines = []
+            found.append(line.rstrip())
+        elif found:
+            yield number - len(found), "\n".join(found).strip()
+            found = []
+    if found:
+        yield number + 1 - len(found), "\n".join(found).strip()
 
 
 def pieces(paragraph: str, limit: int) -> Iterator[str]:
-    """The paragraph in pieces of at most `limit` characters."""
+    """The paragraph in pieces of at most `limit` characters, cut after sentences, else between words, else anywhere."""
     start = 0
     while len(paragraph) - start > limit:
         window = paragraph[start : start + limit + 1]
@@ -75,4 +83,8 @@ def pieces(paragraph: str, limit: int) -> Iterator[str]:
         yield paragraph[start:]
 
 
-SOURCE = Source(example="text:FILE?licence=SPDX", read=read, inputs=existing_file)
+def _record(section: str, path: Path, request: SourceRequest) -> Record:
+    return Record(plain_text(section), path.stem, f"{path.stem}/{short_hash(section)}", request.stated_licence())
+
+
+SOURCE = Source(example="text:FILE?licence=SPDX", read=read, inputs=existing_file, is_own=True)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.licences import canonical, may_be_published
+from finetune.blocks import FEATURES
+from finetune.licences import canonical, may_be_published, needs_permission
 from finetune.records import Malformed, Record, Split, multiple_choice, plain_text
-from finetune.splitting import first_of_each, place_in_order, split_of, unit_hash, with_training_records
+from finetune.splitting import (
+    SPLIT_CODES,
+    SPLITS,
+    first_of_each,
+    place_in_order,
+    split_of,
+    unit_hash,
+    with_training_records,
+)
 
 
 def record(text: str, document_id: str = "d", split: Split | None = None) -> Record:
@@ -38,27 +48,39 @@ def test_shares_of_zero_leave_everything_to_train() -> None:
     assert {split_of(record("x", str(i)), seed=0, validation_share=0, test_share=0) for i in range(200)} == {"train"}
 
 
+def features(rows: list[tuple[str, Split, str]]) -> numpy.ndarray:
+    """(rows,) FEATURES of records given as text, split and document."""
+    table = numpy.zeros(len(rows), dtype=FEATURES)
+    for row, (text, split, document) in zip(table, rows, strict=True):
+        row["sha_high"] = int(record(text).sha256[:16], 16)
+        row["sha_low"] = int(record(text).sha256[16:32], 16)
+        row["split"], row["place"] = SPLIT_CODES[split], unit_hash(0, document)
+        row["is_movable"] = document != ""
+    return table
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["train", "validation", "test"])), max_size=12))
 def test_of_equal_records_one_stays_and_a_tested_one_is_never_trained_on(pairs: list[tuple[str, Split]]) -> None:
-    records, splits = [record(text) for text, _ in pairs], [split for _, split in pairs]
-    kept = [pair for pair, is_kept in zip(pairs, first_of_each(records, splits), strict=True) if is_kept]
+    is_kept = first_of_each(features([(text, split, "") for text, split in pairs]))
+    kept = [pair for pair, stays in zip(pairs, is_kept, strict=True) if stays]
     assert sorted(text for text, _ in kept) == sorted({text for text, _ in pairs})
     for text, split in kept:
         others = {other for same, other in pairs if same == text}
         assert split == next(name for name in ("test", "validation", "train") if name in others)
+        first = pairs.index((text, split))
+        assert is_kept[first]
 
 
 def test_train_gets_one_whole_document_where_it_has_none() -> None:
-    records = [record("1", "a"), record("2", "b"), record("3", "a"), record("4", "b")]
-    splits = with_training_records(records, ["test", "validation", "test", "validation"], seed=0)
-    assert sorted(splits) in (["test", "test", "train", "train"], ["train", "train", "validation", "validation"])
-    assert with_training_records(records, ["test", "train", "test", "test"], seed=0) == [
-        "test",
-        "train",
-        "test",
-        "test",
-    ]
-    assert with_training_records([record("1", split="test")], ["test"], seed=0) == ["test"]
+    def splits(*rows: tuple[str, Split, str]) -> list[int]:
+        table = features(list(rows))
+        return with_training_records(table, numpy.ones(len(table), dtype=bool)).tolist()
+
+    train, validation, test = (SPLIT_CODES[name] for name in SPLITS)
+    found = splits(("1", "test", "a"), ("2", "validation", "b"), ("3", "test", "a"), ("4", "validation", "b"))
+    assert found in ([train, validation, train, validation], [test, train, test, train])
+    assert splits(("1", "test", "a"), ("2", "train", "b"), ("3", "test", "a")) == [test, train, test]
+    assert splits(("1", "test", "")) == [test]  # of a source with splits of its own
 
 
 def test_the_order_mixes_and_does_not_depend_on_other_records() -> None:
@@ -116,3 +138,20 @@ def test_no_licence_is_not_publishable_and_no_spdx_licence_is_an_error() -> None
     for wrong in ("", "CC-BY", "public", "MIT AND", "NOASSERTION", "MIT\nX"):
         with pytest.raises(ValueError, match="is no SPDX licence"):
             canonical(wrong)
+
+
+@pytest.mark.parametrize(
+    ("expression", "refused"),
+    [
+        ("CC-BY-NC-SA-4.0", True),
+        ("CC-BY-NC-4.0", True),
+        ("MIT AND CC-BY-NC-ND-4.0", True),
+        ("LicenseRef-RAIL-D", True),
+        ("LicenseRef-PhysioNet-Credentialed-1.5.0", True),
+        ("CC-BY-4.0", False),
+        ("NOASSERTION", False),
+        ("LicenseRef-my-terms", False),
+    ],
+)
+def test_non_commercial_and_credentialed_data_needs_permission(expression: str, refused: bool) -> None:
+    assert needs_permission(expression) is refused

@@ -11,7 +11,15 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from medllama.checkpoint import base_digests, find_base, read_config, read_header, require_llama, safetensors_files
+from medllama.checkpoint import (
+    base_digests,
+    find_base,
+    find_base_here,
+    read_config,
+    read_header,
+    require_llama,
+    safetensors_files,
+)
 from medllama.errors import InputError, MedllamaError, UnsupportedError
 from tests.checkpoints import make_llama2_checkpoint
 
@@ -180,3 +188,9 @@ def test_a_full_disk_while_downloading_is_not_called_a_missing_base(monkeypatch:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fill)
     with pytest.raises(OSError, match="No space left"):
         find_base("meta-llama/Llama-2-7b-hf")
+
+
+def test_a_base_that_is_not_on_this_disk_is_none_and_is_not_fetched(tmp_path: Path) -> None:
+    assert find_base_here(str(tmp_path)) == tmp_path
+    for name in ("nobody/no-such-base", "nobody/no-such-base@main", "no-folder", "a/b/c", "bad name/x"):
+        assert find_base_here(name) is None

@@ -104,7 +104,7 @@ def turns(*roles: str) -> dict[str, Any]:
         ("{}", "unknown shape"),
         ({"prompt": "q", "answer": "a"}, "unknown shape"),
         ({"prompt": "q", "response": "a", "messages": TURNS}, "two shapes in one line"),
-        ({"question": "q", "options": {"A": "x"}, "answer": "A"}, "multiple choice"),
+        ({"question": "q", "options": ["x", "y"], "answer": "x"}, "multiple choice"),
         ({"prompt": "q", "response": ""}, "empty answer"),
         ({"prompt": "q", "response": " \n"}, "empty answer"),
         ({"prompt": "", "response": "a"}, "empty user message"),

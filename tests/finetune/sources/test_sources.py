@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from finetune.config import PrepareConfig
+from finetune.licences import needs_permission
 from finetune.sources import MODULES, SourceRequest, load_source, parse
+from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def test_a_source_is_taken_apart(given: str, request_: SourceRequest) -> None:
     [
         ("medqad:x", "'medqad:x' is of an unknown kind 'medqad'; did you mean medquad?"),
         ("data.jsonl", "'data.jsonl' is of an unknown kind 'data.jsonl'; did you mean jsonl?"),
-        ("zzz:x", "'zzz:x' is of an unknown kind 'zzz'; known are tiny, medquad, jsonl, text"),
+        ("zzz:x", f"'zzz:x' is of an unknown kind 'zzz'; known are {', '.join(MODULES)}"),
         ("tiny:x", "'tiny:x' takes no path; write tiny"),
         ("medquad", "'medquad' has no path; write medquad:DIR"),
         ("jsonl:?licence=MIT", "'jsonl:?licence=MIT' has no path; write jsonl:FILE?licence=SPDX"),
@@ -73,3 +75,12 @@ def test_every_kind_loads_and_its_example_shows_its_own_name() -> None:
 def test_the_configuration_loads_no_parser() -> None:
     code = "import sys, finetune.config; print([m for m in ('lxml', 'yaml', 'numpy', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_kind_stands_in_the_docs_with_its_licence() -> None:
+    table = (REPOSITORY / "docs" / "sources.md").read_text()
+    for kind in MODULES:
+        [row] = re.findall(rf"^\| `{kind}[:`].*$", table, flags=re.MULTILINE)
+        source = load_source(kind)
+        assert (source.licence or ("yours to state" if source.is_own else "each article's own")) in row
+        assert ("refused unless allowed" in row) is (source.licence is not None and needs_permission(source.licence))

@@ -1,0 +1,55 @@
+"""`csv:FILE?licence=SPDX`: a person's own table with a header, one record a row; `.tsv` has tabs between the cells.
+
+    medllama prepare --source "csv:faq.csv?licence=CC-BY-4.0&question=Frage&answer=Antwort" --output-dir OUT
+
+The columns are those of rows.py: question and answer, prompt and response, instruction (and input) and output, or text; also
+system, source, document_id and licence. Columns of other names are given as settings: `question=COLUMN&answer=COLUMN`, or
+`text=COLUMN`, and `document_id=COLUMN` for what keeps rows together in one split. Other columns are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetune.records import Dropped, Record
+from finetune.sources import Source, SourceRequest, existing_file
+from finetune.sources.rows import records
+from finetune.sources.tables import Rows, csv_rows
+from medllama.errors import InputError
+
+RENAMED = ("question", "answer", "text", "document_id")
+
+
+def read(request: SourceRequest) -> Iterator[Record | Dropped]:
+    """A Record or a Dropped for each row."""
+    path = request.required_path()
+    rows = csv_rows(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    return records(renamed(rows, request), request, path.stem)
+
+
+def renamed(rows: Rows, request: SourceRequest) -> Rows:
+    """The rows with the columns that the settings name under the names that rows.py knows.
+
+    Where a question or a text is named, the other columns that could be one are passed over.
+    """
+    columns = {name: column for name in RENAMED if (column := request.setting(name))}
+    for row in rows:
+        if isinstance(row, Dropped) or not columns:
+            yield row
+            continue
+        place, value = row
+        absent = [column for column in columns.values() if column not in value]
+        if absent:
+            raise InputError(
+                f"{place} has no column {absent[0]!r}",
+                hint=f"its columns are {', '.join(map(repr, value))}; see --source {request.kind}",
+            )
+        kept = {key: value[key] for key in ("system", "source", "document_id", "licence") if key in value}
+        yield (
+            place,
+            (kept if columns.keys() - {"document_id"} else value)
+            | {name: value[column] for name, column in columns.items()},
+        )
+
+
+SOURCE = Source(example="csv:FILE?licence=SPDX", read=read, inputs=existing_file, is_own=True, settings=RENAMED)

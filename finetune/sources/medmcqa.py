@@ -1,0 +1,111 @@
+"""`medmcqa:DIR`: MedMCQA's questions of Indian medical entrance examinations (Apache-2.0), its files or the hub's.
+
+    medllama prepare --source medmcqa:MedMCQA --output-dir OUT          also medmcqa:dev.json?choice=single
+
+A row is `id, question, opa, opb, opc, opd, cop, choice_type, exp, subject_name, topic_name`: JSONL in train.json, dev.json and
+test.json, or the hub's Parquet. `cop`, the right option, counts from 1 in the original and from 0 on the hub; which of the two a
+file does is told by a 0 or a 4 in it, and a file with neither is refused unless `?first=0` or `?first=1` says so.
+
+The official test has no labels, so people report on validation: dev goes to the multiple-choice test (4,183 items; with
+`?choice=single` the 2,816 whose options stand alone), train trains with its explanations, and test is left out. Access: free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune.records import Dropped, Malformed, Record, Split
+from finetune.sources import Source, SourceRequest, files_in
+from finetune.sources.exams import exam_content, split_of_file
+from finetune.sources.rows import optional_text, required_text
+from finetune.sources.tables import rows
+from medllama.errors import InputError
+
+LICENCE = "Apache-2.0"
+SPLITS: dict[str, Split] = {
+    "train": "train", "dev": "multiple_choice", "validation": "multiple_choice", "test": "multiple_choice",
+}  # fmt: skip
+COLUMNS = {"A": "opa", "B": "opb", "C": "opc", "D": "opd"}
+
+
+def read(request: SourceRequest) -> Iterator[Record | Dropped]:
+    """A Record or a Dropped for each row of each file."""
+    for path in inputs(request):
+        try:
+            split = split_of_file(path, SPLITS)
+        except Malformed as error:
+            yield Dropped(error.reason, str(path), error.detail)
+            continue
+        first = None
+        for row in rows(path):
+            if isinstance(row, Dropped):
+                yield row
+                continue
+            place, value = row
+            if is_unlabelled(value):
+                yield Dropped("no label", place, is_bad=False)
+                continue
+            first = first_option(path, request) if first is None else first
+            yield _outcome(place, value, request, split, first)
+
+
+def inputs(request: SourceRequest) -> list[Path]:
+    return files_in(request, "*.json", "*.jsonl", "*.parquet")
+
+
+def first_option(path: Path, request: SourceRequest) -> int:
+    """The `cop` of option A in this file: 0 or 1. Reads on until a row tells."""
+    if (given := request.setting("first")) in ("0", "1"):
+        return int(given)
+    for row in rows(path):
+        if not isinstance(row, Dropped) and not is_unlabelled(row[1]):
+            if row[1].get("cop") in (0, "0"):
+                return 0
+            if row[1].get("cop") in (4, "4"):
+                return 1
+    raise InputError(
+        f"{path}: cop is neither 0 nor 4 anywhere, so it is not told whether it counts from 0 (hub) or 1 (original)",
+        hint=f"say it: --source {request.kind}:{path}?first=1",
+    )
+
+
+def is_unlabelled(value: dict[str, Any]) -> bool:
+    """Whether the row is one of the official test's, which has no right option, or -1 on the hub."""
+    return value.get("cop") in (None, "", -1, "-1")
+
+
+def _outcome(place: str, value: dict[str, Any], request: SourceRequest, split: Split, first: int) -> Record | Dropped:
+    try:
+        if request.setting("choice") and optional_text(value, "choice_type") != request.setting("choice"):
+            return Dropped("another choice_type", place, is_bad=False)
+        number = optional_text(value, "cop")
+        position = int(number) - first if number.isdigit() else -1
+        if not 0 <= position < len(COLUMNS):
+            raise Malformed("cop names no option", number[:20])
+        content = exam_content(
+            required_text(value, "question"),
+            {letter: required_text(value, column) for letter, column in COLUMNS.items()},
+            list(COLUMNS)[position],
+            split,
+            optional_text(value, "exp"),
+        )
+        identity = required_text(value, "id")
+    except Malformed as error:
+        return Dropped(error.reason, place, error.detail)
+    return Record(content, request.kind, f"{request.kind}/{identity}", LICENCE, split)
+
+
+SOURCE = Source(
+    example="medmcqa:DIR",
+    read=read,
+    inputs=inputs,
+    licence=LICENCE,
+    attribution=(
+        "MedMCQA: Ankit Pal, Logesh Kumar Umapathi and Malaikannan Sankarasubbu, MedMCQA: A Large-scale Multi-Subject "
+        "Multi-Choice Dataset for Medical domain Question Answering, PMLR 174 (2022)"
+    ),
+    url="https://medmcqa.github.io",
+    settings=("choice", "first"),
+)

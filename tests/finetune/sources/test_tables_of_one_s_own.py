@@ -1,0 +1,72 @@
+"""csv and hf: a person's own tables, with the columns that they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.sources.tables import rows
+from medllama.errors import InputError
+from tests.finetune.sources.reading import outcomes, reasons, records, spoken, write_csv, write_jsonl
+
+
+def test_a_csv_has_the_columns_that_jsonl_has(tmp_path: Path) -> None:
+    table = [
+        ["prompt", "response", "text", "document_id", "licence"],
+        ["q", "a", "", "d", "mit"],
+        ["", "", "running text", "", ""],
+        ["", "a", "", "", ""],
+    ]
+    file = write_csv(tmp_path / "t.csv", table)
+    assert reasons(f"csv:{file}") == ["kept", "kept", "empty user message"]
+    first, second, _ = outcomes(f"csv:{file}?licence=CC0-1.0")
+    assert (getattr(first, "document_id", ""), getattr(first, "licence", "")) == ("d", "MIT")
+    assert (getattr(second, "content", {}), getattr(second, "licence", "")) == ({"text": "running text"}, "CC0-1.0")
+
+
+def test_columns_of_other_names_are_given(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "t.csv", [["Frage", "Antwort", "text", "case"], ["q", "a", "not this", "7"]])
+    [record] = records(f"csv:{file}?question=Frage&answer=Antwort&document_id=case")
+    assert (spoken(record), record.document_id) == (("q", "a"), "7")
+    [record] = records(f"csv:{file}?text=Frage")
+    assert record.content == {"text": "q"}
+    with pytest.raises(InputError, match=r"t\.csv:2 has no column 'Question'"):
+        outcomes(f"csv:{file}?question=Question&answer=Antwort")
+
+
+def test_tabs_quotes_and_line_breaks_in_cells(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('\ufeffquestion\tanswer\n"q\n""two"""\ta, b\nq\n', encoding="utf-8")
+    first, second = outcomes(f"csv:{tmp_path}/t.tsv")
+    assert spoken(first) == ('q\n"two"', "a, b")  # type: ignore[arg-type]
+    assert str(second) == f"{tmp_path}/t.tsv:4: another width (1 cells under 2 columns)"
+    (tmp_path / "latin.csv").write_bytes("question,answer\nMénière,a\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.csv is not UTF-8"):
+        outcomes(f"csv:{tmp_path}/latin.csv")
+    (tmp_path / "twice.csv").write_text("question,question\n")
+    with pytest.raises(InputError, match="names a column twice"):
+        outcomes(f"csv:{tmp_path}/twice.csv")
+    (tmp_path / "empty.csv").touch()
+    assert outcomes(f"csv:{tmp_path}/empty.csv") == []
+
+
+def test_a_json_list_and_json_lines_are_told_apart(tmp_path: Path) -> None:
+    for name, text in (("list.json", '\ufeff [{"a": 1.5}, {"a": 2}]'), ("lines.json", '{"a": 1.5}\n\n{"a": 2}\n')):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert [row[1] for row in rows(tmp_path / name) if isinstance(row, tuple)] == [{"a": 1.5}, {"a": 2}]
+
+
+def test_a_folder_that_datasets_loads_is_streamed(tmp_path: Path) -> None:
+    lines = [{"input": f"q{i}", "output": f"a{i}"} for i in range(5)]
+    write_jsonl(tmp_path / "set" / "train.jsonl", lines)
+    found = records(f"hf:{tmp_path}/set?question=input&answer=output&licence=MIT")
+    assert [spoken(record) for record in found] == [(f"q{i}", f"a{i}") for i in range(5)]
+    assert found[0].licence == "MIT"
+    with pytest.raises(InputError, match="set: "):
+        outcomes(f"hf:{tmp_path}/set?split=nowhere&question=input&answer=output")
+
+
+def test_a_data_set_that_cannot_be_had_is_an_error_for_people(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        outcomes("hf:nobody/no-such-data-set")  # the tests are offline
+    assert "check its name" in caught.value.hint
