@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -184,5 +185,7 @@ def _quiet_libraries(stage: Stage) -> Any:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     # PyTorch and llama.cpp bring an OpenMP each; threads that spin while they wait make the other ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # bitsandbytes, which PEFT imports where it is installed, warns of a kernel that it could download.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with contextlib.nullcontext() if stage.owns_stdout else contextlib.redirect_stdout(sys.stderr):
         yield
