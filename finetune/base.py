@@ -59,6 +59,8 @@ def load_base(folder: Path, dtype: torch.dtype, *, attention: str = "sdpa", quan
             f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
             hint="config.json and the weights are of different models; copy both from one place",
         ) from None
+    if quantization == "nf4":
+        _keep_trainable_on_a_cpu(model)
     if missing := sorted(report["missing_keys"]):
         raise InputError(
             f"{folder} lacks {len(missing)} weights that its config.json describes: {', '.join(missing[:3])}",
@@ -79,6 +81,14 @@ def nf4(dtype: torch.dtype) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _keep_trainable_on_a_cpu(model: Any) -> None:
+    """On some CPUs bitsandbytes 0.50 turns a layer's weights into a format for inference the first time it is evaluated, and then
+    gives no gradient: a measurement before the training would leave nothing to train through."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 # What the libraries warn of among themselves; nobody who trains can mend it.

@@ -27,6 +27,7 @@ from finetune.trainer import AdapterTrainer, total_steps, trainer_arguments
 from finetune.training_data import CheckedBase, Phase
 from medllama import progress
 from medllama.files import atomic_directory, read_json, write_json
+from medllama.rundir import is_main_process
 
 
 class Training:
@@ -40,7 +41,7 @@ class Training:
         self.tokenizer = tokenizer
         self.checkpoints = checkpoints
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
-        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self.is_main = is_main_process()
         self.device = training_device()
         self.dtype = choose_dtype(config.dtype)
         self.attention = choose_attention(config)

@@ -34,7 +34,7 @@ from medllama.checkpoint import base_digests
 from medllama.config import as_json
 from medllama.errors import InputError
 from medllama.files import atomic_directory, read_json, read_text, require_disk, write_json
-from medllama.rundir import versions
+from medllama.rundir import is_main_process, versions
 from medllama.stages import StageResult
 from medllama.training_cost import disk_bytes
 
@@ -48,7 +48,7 @@ def train(config: TrainConfig) -> StageResult:
     base = open_base(config)
     phases = read_phases(config, base)
     checkpoints = Checkpoints(config.output_dir)
-    is_main = int(os.environ.get("RANK", "0")) == 0  # the one process of several that writes
+    is_main = is_main_process()
     try:
         with atomic_directory(config.output_dir) if is_main else contextlib.nullcontext() as partial:
             training = _train(config, base, phases, checkpoints, partial)

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from medllama import __version__
 from medllama.config import Option, add_flag, add_flags, options
 from medllama.errors import MedllamaError, ResourceError, UsageError
+from medllama.rundir import is_main_process
 from medllama.stages import ASKED_FOR, BY_NAME, STAGES, Stage, StageResult
 
 EXAMPLES = """examples:
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         if (told := _of_the_machine(error)) is None:
             raise
         return _fail(told, as_json=as_json)
+    if not is_main_process():
+        return 0
     if as_json:
         print(json.dumps(outcome, ensure_ascii=False))
     elif "path" in outcome:

@@ -22,7 +22,7 @@ from medllama.checkpoint import find_base
 from medllama.config import build, options
 from medllama.errors import InputError, RecipeError, UsageError
 from medllama.recipe import Recipe
-from medllama.rundir import RunDirectory, measuring
+from medllama.rundir import RunDirectory, is_main_process, measuring
 from medllama.stages import BY_NAME, STAGES, Stage, StageResult
 
 
@@ -85,7 +85,7 @@ def run_recipe(
             missing.append(error.message)
             hint = error.hint
     refuse(recipe, flags, problems + missing, hint)
-    with run.locked():
+    with run.locked() if is_main_process() else contextlib.nullcontext():
         return [_run_stage(stage, configs[stage.name], run, force=force) for stage in stages]
 
 
@@ -162,12 +162,14 @@ def _run_stage(stage: Stage, config: Any, run: RunDirectory, *, force: bool) -> 
             result, cost = earlier
             line.finish(f"{describe(result)}, unchanged")
             return Finished(stage, result, cost["seconds"], int(cost["peak_memory_bytes"]), was_skipped=True)
-        run.forget(stage)
+        if is_main_process():
+            run.forget(stage)
         begun = run.begun(stage, config, {})
         cost = {}
         with measuring(cost), _quiet_libraries(stage):
             result = stage.function()(config)
-        run.record(begun, stage, config, result, cost)
+        if is_main_process():
+            run.record(begun, stage, config, result, cost)
         line.finish(describe(result))
     return Finished(stage, result, cost["seconds"], int(cost["peak_memory_bytes"]), was_skipped=False)
 
