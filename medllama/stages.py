@@ -70,7 +70,7 @@ STAGES = (
     Stage(
         "train",
         "base + data -> LoRA adapter, in plain Transformers, PEFT and TRL",
-        "finetune.config:TrainConfig",
+        "finetune.train_config:TrainConfig",
         "finetune.train:train",
         ("finetune",),
         {"data": "{run}/data", "output_dir": "{run}/adapter"},
