@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from eval.config import EvalConfig
-from eval.evaluate import evaluate, read_chat
+from eval.evaluate import evaluate
 from eval.samples import Sample, answer, draw, summarize
 from eval.tasks import Passage
 from medllama.chat import Chat
 from medllama.config import build
 from medllama.errors import RecipeError
+from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Model
 from medllama.pipeline import configure
 from medllama.recipe import load_recipe
@@ -27,7 +28,13 @@ EXAMPLE = "Which drug, if any, is given for gout?"
 
 @pytest.fixture(scope="module")
 def chat(ggufs: dict[str, Path]) -> Chat:
-    return read_chat(ggufs["model"])[0]
+    return chat_of(ggufs["model"])
+
+
+def chat_of(path: Path) -> Chat:
+    found = read_gguf_metadata(path).chat
+    assert found is not None
+    return found
 
 
 def passage(number: int, **options: Any) -> Passage:
@@ -94,7 +101,7 @@ def test_the_results_hold_the_answers_of_both(ggufs: dict[str, Path], data: Path
     found = json.loads(config.output.read_text())["samples"]
     assert [item["origin"] for item in found["items"]] == ["example", "test", "test", "test"]
     assert found["items"][0]["messages"] == [{"role": "user", "content": EXAMPLE}]
-    chat, _ = read_chat(ggufs["model"])
+    chat = chat_of(ggufs["model"])
     for role, path in ggufs.items():
         with Model(path, threads=1) as model:
             (said,) = answer(model, draw([EXAMPLE], {}, chat, count=0, seed=0), 8)
