@@ -62,13 +62,23 @@ class EvalConfig:
     samples: int = option(
         6, help="held-out questions that both models answer, for people to read; none is picked by hand"
     )
+    generate: int = option(
+        32, help="held-out questions whose answers are compared with the expected ones (BLEU, chrF, ROUGE)"
+    )
+    domain_prompts: bool = option(True, help="let both models sum up, explain and go on too, for people to read")
     max_answer_tokens: int = option(128, help="the tokens after which such an answer is cut")
     seed: int = option(0, help="seed of these samples and of the bootstrap")
     threads: int | None = option(None, help="CPU threads (default: all); another number may change the last digits")
 
     def problems(self) -> list[str]:
         found = [] if self.task or self.data else ["task: name a task, or --data the folder that prepare made"]
-        for name, least in (("max_records", 1), ("max_answer_tokens", 1), ("samples", 0), ("shots", 0)):
+        for name, least in (
+            ("max_records", 1),
+            ("max_answer_tokens", 1),
+            ("samples", 0),
+            ("generate", 0),
+            ("shots", 0),
+        ):
             if (value := getattr(self, name)) < least:
                 found.append(f"{name}: {value} must be {least} or more")
         if self.window is not None and self.window < SHORTEST_WINDOW:
@@ -78,5 +88,5 @@ class EvalConfig:
         return found
 
     def implied_outputs(self) -> list[Path]:
-        """The items' files beside the results."""
-        return sorted(self.output.parent.glob("items-*.jsonl"))
+        """The items' and answers' files beside the results."""
+        return sorted(self.output.parent.glob("*.jsonl"))

@@ -30,6 +30,7 @@ from medllama.gguf_metadata import GgufMetadata, read_gguf_metadata
 from medllama.llamacpp import Model
 from medllama.stages import StageResult
 
+ANSWERS = "answers.jsonl"
 TRAINING, CARD = "train.jsonl", "data_card.json"
 
 
@@ -70,9 +71,8 @@ def evaluate(config: EvalConfig) -> StageResult:
         "threads": threads,
         "versions": _versions(),
         "tasks": results,
-        "samples": samples.summarize(
-            asked, answers, max_tokens=config.max_answer_tokens, too_long=len(drawn) - len(asked)
-        ),
+        "generation": samples.compare(asked, answers),
+        "samples": _samples(asked, answers, len(drawn) - len(asked), config),
     }
     write_json(config.output, report)
     for ledger in ledgers:
@@ -93,7 +93,10 @@ def draw_samples(prepared: Sequence[Prepared], metadata: GgufMetadata, config: E
     if metadata.chat is None:
         return []
     held_out = {it.task.name: [record for record in it.records if isinstance(record, Passage)] for it in prepared}
-    return samples.draw(config.examples, held_out, metadata.chat, count=config.samples, seed=config.seed)
+    return samples.draw(
+        config.examples, held_out, metadata.chat, count=max(config.samples, config.generate), seed=config.seed,
+        with_domain=config.domain_prompts,
+    )  # fmt: skip
 
 
 def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared], drawn: Sequence[samples.Sample]) -> None:
@@ -154,6 +157,19 @@ def _overlap(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig
         kept["overlaps_training"] = flag
     card = config.data / CARD
     return overlap.described(flags, config.data / TRAINING, read_json(card) if card.is_file() else None)
+
+
+def _samples(
+    asked: list[samples.Sample], answers: dict[str, list[dict[str, Any]]], too_long: int, config: EvalConfig
+) -> dict[str, Any]:
+    """The samples' part of results.json: of the held-out ones the first; all of them go to a file beside it."""
+    found = samples.summarize(asked, answers, max_tokens=config.max_answer_tokens, too_long=too_long)
+    path = config.output.with_name(ANSWERS)
+    lines = (json.dumps(kept, ensure_ascii=False) + "\n" for kept in found["items"])
+    write_text(path, "".join(lines))
+    held_out = [kept for kept in found["items"] if kept["expected"] is not None]
+    shown = [kept for kept in found["items"] if kept["expected"] is None] + held_out[: config.samples]
+    return found | {"items": shown, "answers_file": path.name, "answers_sha256": sha256_file(path)}
 
 
 def _file(path: Path) -> dict[str, Any]:
