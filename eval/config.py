@@ -67,11 +67,28 @@ class EvalConfig:
     )
     domain_prompts: bool = option(True, help="let both models sum up, explain and go on too, for people to read")
     max_answer_tokens: int = option(128, help="the tokens after which such an answer is cut")
+    card: tuple[str, ...] = option(
+        (),
+        help="files of one model in several types, an unrounded one among them: what each loses and costs (the quant card)",
+        kind="path",
+        metavar="FILE",
+    )
+    card_tokens: int = option(4096, help="tokens of the tasks' texts on which the card compares")
+    within: str = option(
+        "",
+        help='bounds that name the smallest file of the card, for example "kld<0.02, size<4GB"',
+        kind="text",
+        metavar="EXPR",
+    )
+    panel: Path | None = option(
+        None, help="blind ratings of people, as the app exports them", kind="path", metavar="FILE"
+    )
     seed: int = option(0, help="seed of these samples and of the bootstrap")
     threads: int | None = option(None, help="CPU threads (default: all); another number may change the last digits")
 
     def problems(self) -> list[str]:
-        found = [] if self.task or self.data else ["task: name a task, or --data the folder that prepare made"]
+        is_asked = self.task or self.data or self.panel
+        found = [] if is_asked else ["task: name a task, or --data the folder that prepare made, or --panel ratings"]
         for name, least in (
             ("max_records", 1),
             ("max_answer_tokens", 1),
@@ -83,6 +100,8 @@ class EvalConfig:
                 found.append(f"{name}: {value} must be {least} or more")
         if self.window is not None and self.window < SHORTEST_WINDOW:
             found.append(f"window: {self.window} must be {SHORTEST_WINDOW} or more")
+        if self.within and not self.card:
+            found.append("within: there is nothing to choose from; name files: --card F16.gguf Q8_0.gguf Q4_K_M.gguf")
         if self.threads is not None and self.threads < 1:
             found.append(f"threads: {self.threads} must be 1 or more")
         return found

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval import mcq, overlap, perplexity, samples
+from eval import mcq, overlap, perplexity, quant_card, samples
 from eval.config import EvalConfig
 from eval.ledger import Ledger
+from eval.panel import panel
 from eval.prepared import Prepared, prepare, read_tasks
 from eval.scoring import BATCH_TOKENS, SEQUENCES, STEP_TOKENS, FloatArray, answer_ending, score
 from eval.tasks import Passage
@@ -62,7 +63,10 @@ def evaluate(config: EvalConfig) -> StageResult:
     for result in results:
         for warning in result["warnings"]:
             progress.message(f"warning: {result['task']}: {warning}")
-    line = "; ".join(f"{_title(result, results)} {result['line']}" for result in results) or "nothing to measure"
+    line = "; ".join(f"{_title(result, results)} {result['line']}" for result in results)
+    card = _card(config, prepared)
+    rated = panel(config.panel, config.seed) if config.panel else None
+    line = "; ".join(part for part in (line, _chosen(card), _rated(rated)) if part) or "nothing to measure"
     report = {
         "line": line,
         **described,
@@ -73,6 +77,8 @@ def evaluate(config: EvalConfig) -> StageResult:
         "tasks": results,
         "generation": samples.compare(asked, answers),
         "samples": _samples(asked, answers, len(drawn) - len(asked), config),
+        "quant_card": card,
+        "panel": rated,
     }
     write_json(config.output, report)
     for ledger in ledgers:
@@ -170,6 +176,40 @@ def _samples(
     held_out = [kept for kept in found["items"] if kept["expected"] is not None]
     shown = [kept for kept in found["items"] if kept["expected"] is None] + held_out[: config.samples]
     return found | {"items": shown, "answers_file": path.name, "answers_sha256": sha256_file(path)}
+
+
+def _card(config: EvalConfig, prepared: Sequence[Prepared]) -> dict[str, Any] | None:
+    """The quant card of the files that are asked for, and the smallest one within the bounds."""
+    if not config.card or not prepared:
+        return None
+    bounds = quant_card.parse(config.within) if config.within else []
+    files = [Path(name) for name in config.card]
+    # Conversations and texts are what a model is used on; questions serve where there is nothing else.
+    ordered = sorted(prepared, key=lambda it: it.task.kind == "multiple_choice")
+    prompts = [answers for it in ordered for answers in it.prompts]
+    card = quant_card.quant_card(files, prompts, config.card_tokens, config.threads)
+    asked = [it for it in prepared if it.task.kind == "multiple_choice"]
+    accuracies: dict[str, float] = {}
+    if asked and any(name == "accuracy" for name, _, _ in bounds):
+        accuracies = {path.name: _accuracy(path, asked[0], config) for path in files}
+    within = quant_card.smallest_within(config.within, card, accuracies) if config.within else None
+    return card | {"accuracy": accuracies or None, "within": within}
+
+
+def _accuracy(path: Path, prepared: Prepared, config: EvalConfig) -> float:
+    with Model(path, threads=config.threads) as model:
+        scores = score(model, prepared.prompts, prepared.task.name, prepared.families)
+    return float(mcq.summarize(prepared.items({"model": scores}))["model"]["accuracy"])
+
+
+def _chosen(card: dict[str, Any] | None) -> str:
+    """What the card adds to the line that people see."""
+    within = card["within"] if card else None
+    return f"{within['file'] or 'no file'} is the smallest with {within['expression']}" if within else ""
+
+
+def _rated(rated: dict[str, Any] | None) -> str:
+    return f"panel of {rated['raters']} on {rated['items']} items" if rated else ""
 
 
 def _file(path: Path) -> dict[str, Any]:
