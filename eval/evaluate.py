@@ -174,7 +174,8 @@ def _samples(
     lines = (json.dumps(kept, ensure_ascii=False) + "\n" for kept in found["items"])
     write_text(path, "".join(lines))
     held_out = [kept for kept in found["items"] if kept["expected"] is not None]
-    shown = [kept for kept in found["items"] if kept["expected"] is None] + held_out[: config.samples]
+    others = {origin: [kept for kept in found["items"] if kept["origin"] == origin] for origin in ("example", "domain")}
+    shown = others["example"] + held_out[: config.samples] + others["domain"]
     return found | {"items": shown, "answers_file": path.name, "answers_sha256": sha256_file(path)}
 
 

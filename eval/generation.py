@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from medllama import progress
 from medllama.llamacpp import BatchToken, Context, Model
 
-TOGETHER = 16  # answers that are written at the same time
+TOGETHER = 48  # answers that are written at the same time, ...
+CACHE_BYTES = 1e9  # ... or fewer, so that what the cache keeps of them (twice float16) stays under this
 STEP_TOKENS = 512
 
 
@@ -28,11 +29,13 @@ class Said:
 def answers(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Said]:
     """The answer to each prompt of token ids. One that would end after its last token counts as ended."""
     found: list[Said] = []
-    groups = [prompts[start : start + TOGETHER] for start in range(0, len(prompts), TOGETHER)]
+    longest = max(map(len, prompts), default=0) + max_tokens + 1
+    together = max(1, min(TOGETHER, int(CACHE_BYTES / (2 * model.cache_bytes_per_token * longest))))
+    groups = [prompts[start : start + together] for start in range(0, len(prompts), together)]
     room = max((sum(len(prompt) + max_tokens + 1 for prompt in group) for group in groups), default=0)
     if not room:
         return found
-    with Context(model, context_tokens=room, batch_tokens=min(STEP_TOKENS, room), sequences=TOGETHER) as context:
+    with Context(model, context_tokens=room, batch_tokens=min(STEP_TOKENS, room), sequences=together) as context:
         for group in groups:
             progress.update(f"answers of {model.path.name}", len(found), len(prompts))
             found += _together(context, group, max_tokens)

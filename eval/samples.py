@@ -20,7 +20,7 @@ from medllama.llamacpp import Model
 
 PROTOCOL = (
     "Greedy: the likeliest token each time, in the file's chat template, until the model ends its answer or max_tokens are reached; "
-    "sixteen answers are computed together. Held-out questions are the first of their conversations and are drawn by the seed. "
+    "several answers are computed together. Held-out questions are the first of their conversations and are drawn by the seed. "
     "is_expected: the expected answer word for word, but for capitals and whitespace; another answer may be right too."
 )
 

@@ -174,7 +174,7 @@ def test_the_run_ends_with_a_report_whose_numbers_are_those_of_its_files(whole_r
     )
     recipe = load_recipe("tiny")
     origins = [item["origin"] for item in figures["samples"]["items"]]
-    assert origins == ["example"] * len(recipe.examples) + ["domain"] * len(PROMPTS) + ["test"] * 6
+    assert origins == ["example"] * len(recipe.examples) + ["test"] * 6 + ["domain"] * len(PROMPTS)
 
 
 def test_a_second_run_changes_nothing(whole_run: WholeRun) -> None:
