@@ -115,6 +115,7 @@ STAGES = (
             "baseline": "{baseline}",
             "data": "{run}/data",
             "examples": "{examples}",
+            "card": "{gguf}",
             "output": "{run}/eval/results.json",
         },
     ),

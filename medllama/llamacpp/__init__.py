@@ -275,6 +275,16 @@ class Context:
         """Forget every token of sequence 0 from position `length` on."""
         library().llama_memory_seq_rm(library().llama_get_memory(self.handle), 0, length, -1)
 
+    def share_prefix(self, sequences: int) -> None:
+        """Give what sequence 0 holds to sequences 1 to `sequences` - 1 as well; it is kept once."""
+        memory = library().llama_get_memory(self.handle)
+        for sequence in range(1, sequences):
+            library().llama_memory_seq_cp(memory, 0, sequence, -1, -1)
+
+    def truncate_all(self, length: int) -> None:
+        """Forget every token of every sequence from position `length` on."""
+        library().llama_memory_seq_rm(library().llama_get_memory(self.handle), -1, length, -1)
+
     def set_adapter(self, adapter: Any | None, scale: float = 1.0) -> None:
         """Apply a LoRA from `Model.load_adapter` in this context alone; None takes it off."""
         c = library()
