@@ -222,8 +222,10 @@ class Context:
     """A KV cache and what is needed to compute on it. Token ids in, float32 logits out."""
 
     def __init__(
-        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True
-    ) -> None:
+        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True,
+        most_rows: int = 0,
+    ) -> None:  # fmt: skip
+        """`most_rows` is how many tokens of a batch want logits at most (0: all): fewer need less memory."""
         c = library()
         self.model = model
         context_tokens = max(context_tokens, sequences)  # llama.cpp ends the process where a sequence has no room
@@ -234,6 +236,7 @@ class Context:
         parameters.n_batch = parameters.n_ubatch = self.batch_tokens
         parameters.n_seq_max = sequences
         parameters.kv_unified = True
+        parameters.n_outputs_max = most_rows
         parameters.n_threads = parameters.n_threads_batch = model.threads
         if exact:
             parameters.type_k = parameters.type_v = c.GGML_TYPE_F32

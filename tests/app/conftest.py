@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.conversation import Voice, open_voices
+from app.conversation import Voice
+from app.voices import open_voices
 from convert.config import ConvertConfig
 from convert.convert import convert
 from tests.adapters import make_adapter

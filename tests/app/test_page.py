@@ -12,7 +12,7 @@ import pytest
 
 from tests.app import screenshot
 from tests.app.screenshot import ask, wait_for_answers
-from tests.app.serving import BROKEN, SLOW, Server, served
+from tests.app.serving import BROKEN, SHORT_OF_MEMORY, SLOW, Server, served
 
 pytestmark = [
     pytest.mark.browser,
@@ -134,12 +134,13 @@ def test_the_page_is_used_with_the_keyboard_alone(page: Any) -> None:
     wait_for_answers(page, "What is gout?")
     page.get_by_label("Your question").focus()
     reached = []
-    for _ in range(6):
+    for _ in range(9):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.innerText.trim()"))
-    assert reached == ["Ask", "New conversation", EXAMPLE, "What is gout, and who gets it?", *reached[4:]]
-    assert reached[4].startswith("Settings")
-    assert reached[5].startswith("The prompt")
+        reached.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText.trim()"))
+    buttons = ["Ask", "Regenerate", "New conversation", EXAMPLE, "What is gout, and who gets it?"]
+    assert reached[:7] == [*buttons, "Copy the answer of Base", "Copy the answer of Tuned"]
+    assert reached[7].startswith("Where the answers differ")
+    assert reached[8].startswith("The prompt")
     page.keyboard.press("Enter")
     page.get_by_label("The prompt that Base read").wait_for()
 
@@ -192,11 +193,93 @@ def test_a_model_that_breaks_is_told_and_the_next_question_is_answered(browser: 
         page = Watched(browser, running.url).page
         page.get_by_label("Your question").fill(EXAMPLE)
         page.keyboard.press("Enter")
-        page.get_by_text("The model failed; the terminal that runs medllama says why.").wait_for()
+        page.locator("#newest [role=alert]").wait_for()
+        assert "The model failed; the terminal that runs medllama says why." in cards(page)[0]
         page.wait_for_function("!document.querySelector('#ask').disabled")
         assert page.get_by_label("Your question").input_value() == EXAMPLE
         assert "RuntimeError: broken by the test" in running.log.read_text()
         ask(page, EXAMPLE)
+        page.context.close()
+
+
+def test_an_answer_is_made_again_with_the_next_seed(page: Any) -> None:
+    open_settings(page)
+    page.get_by_role("spinbutton", name="Temperature").fill("1.5")
+    page.get_by_label("Most tokens of an answer").fill("20")
+    ask(page, EXAMPLE)
+    first = cards(page)
+    page.get_by_role("button", name="Regenerate").click()
+    page.wait_for_function(
+        "document.querySelector('#stop').disabled && document.querySelector('#seed input').value == '1'"
+    )
+    wait_for_answers(page, EXAMPLE)
+    assert cards(page) != first
+    assert page.locator("#earlier .question").count() == 0, "it takes the place of the answer before"
+    page.get_by_label("Seed").fill("0")
+    page.get_by_role("button", name="New conversation").click()
+    page.locator("#newest", has_text="Ask a question above.").wait_for()
+    ask(page, EXAMPLE)
+    texts = [re.sub(r"first token.*", "", it, flags=re.DOTALL) for it in (cards(page)[0], first[0])]
+    assert texts[0] == texts[1], "the same seed gives the same answer"
+
+
+def test_an_answer_is_copied(browser: Any, server: Server) -> None:
+    page = Watched(browser, server.url, permissions=["clipboard-read", "clipboard-write"]).page
+    ask(page, EXAMPLE)
+    page.get_by_role("button", name="Copy the answer of Tuned").click()
+    page.get_by_text("Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#newest .text").last.text_content() != ""
+    page.context.close()
+
+
+def test_where_the_answers_differ_is_marked(page: Any) -> None:
+    ask(page, EXAMPLE)
+    page.get_by_role("button", name=re.compile("Where the answers differ")).click()
+    shown = page.locator("#differences .difference")
+    shown.wait_for()
+    one, other = (it.text_content() for it in page.locator("#newest .text").all())
+    parts = page.evaluate(
+        "[...document.querySelector('.difference').childNodes].map(it => [it.nodeName, it.textContent])"
+    )
+    assert "".join(text for kind, text in parts if kind != "INS") == one
+    assert "".join(text for kind, text in parts if kind != "DEL") == other
+
+
+def test_one_model_is_asked_by_itself(page: Any) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    box = page.get_by_label("Your message")
+    box.fill(EXAMPLE)
+    box.press("Enter")
+    ends = "[...document.querySelectorAll('#chat-newest footer')].some(it => /ended|cut/.test(it.textContent))"
+    page.wait_for_function(ends)
+    assert page.locator("#chat-newest article").count() == 1
+    assert "Tuned tiny-Q4_K_M" in page.locator("#chat-newest article").inner_text()
+    page.get_by_label("Base: tiny-F16").check()
+    page.locator("#chat-newest", has_text="Ask a question above.").wait_for()
+    assert "Base tiny-F16" in page.locator("#chat-newest article").inner_text()
+
+
+def test_a_model_that_is_missing_is_told_and_the_other_answers(browser: Any, embedded: list[Path]) -> None:
+    with served("--model", "gone.gguf", "--model", str(embedded[0])) as running:
+        page = Watched(browser, running.url).page
+        assert page.get_by_text("gone cannot be asked: gone.gguf does not exist").is_visible()
+        page.get_by_label("Your question").fill(EXAMPLE)
+        page.keyboard.press("Enter")
+        page.locator("#newest footer", has_text="ended by itself").wait_for()
+        assert "gone.gguf does not exist" in cards(page)[0]
+        page.wait_for_function("!document.querySelector('#ask').disabled")
+        page.context.close()
+
+
+def test_models_that_do_not_fit_together_take_turns_and_say_so(browser: Any, embedded: list[Path]) -> None:
+    models = [argument for path in embedded for argument in ("--model", str(path))]
+    with served(*models, prepare=SHORT_OF_MEMORY) as running:
+        page = Watched(browser, running.url).page
+        assert page.get_by_text("The models do not fit into memory together.").is_visible()
+        ask(page, EXAMPLE)
+        ask(page, "What is gout?")
+        assert page.locator("#earlier article").count() == 2
         page.context.close()
 
 
