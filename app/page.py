@@ -5,10 +5,13 @@ from __future__ import annotations
 import gradio
 
 from app import render
+from app.batch_tab import BatchTab
+from app.blind_tab import BlindTab
 from app.config import MOST_SEED, AppConfig
 from app.conversation_tab import ConversationTab
 from app.desk import MOST_QUESTION_CHARACTERS, Desk
 from app.engine import Engine
+from app.results_tab import ResultsTab
 
 MOST_EVENTS = 200  # of all pages at once; questions wait in a line of their own (app/line.py)
 
@@ -28,6 +31,7 @@ class Page:
 
     def blocks(self) -> gradio.Blocks:
         """The layout."""
+        config = self.desk.config
         with gradio.Blocks(title=render.TITLE, analytics_enabled=False) as blocks:
             gradio.HTML(render.heading(self.desk.speakers, self.notes))
             tabs = gradio.Tabs()
@@ -37,6 +41,13 @@ class Page:
                 is_one = len(self.desk.speakers) == 1
                 with gradio.Tab("Chat" if is_one else "Compare"):
                     ConversationTab(self.desk).build()
+                if not is_one:
+                    with gradio.Tab("Blind"):
+                        BlindTab(self.desk).build()
+                with gradio.Tab("Batch"):
+                    BatchTab(self.desk).build()
+                with gradio.Tab("Results"):
+                    ResultsTab(config).build(blocks)
                 if not is_one:
                     with gradio.Tab("Chat"):
                         ConversationTab(self.desk, prefix="chat-", label="Your message", is_picking=True).build()
