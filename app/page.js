@@ -1,4 +1,4 @@
-// What only the browser can do: copy an answer, read a file that a person chose, save a text as a file.
+// What only the browser can do: copy an answer, read a file that a person chose, save a text as a file, name what has no name.
 window.medllama = {
   save(name, text) {
     const link = document.createElement('a');
@@ -37,3 +37,11 @@ document.addEventListener('click', async (event) => {
   button.textContent = 'Copied';
   setTimeout(() => { button.textContent = 'Copy'; }, 1500);
 });
+
+// Gradio draws the name of a group of choices beside it and does not tell a screen reader that they belong together.
+new MutationObserver(() => {
+  for (const group of document.querySelectorAll('fieldset:not([aria-label])')) {
+    const name = group.querySelector('[data-testid="block-info"]')?.textContent.trim();
+    if (name) group.setAttribute('aria-label', name);
+  }
+}).observe(document, { childList: true, subtree: true });

@@ -21,6 +21,9 @@ from medllama.errors import InputError, MedllamaError, ResourceError
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Context, Model
 
+# llama.cpp computes a prompt about as fast in batches of 256 as of 512, in half the memory: each voice has its own.
+BATCH_TOKENS = 256
+
 
 class Voices(list[Askable]):
     """Voices in the order in which they were named. `take_turns`: only one of them is in memory at a time."""
@@ -186,7 +189,9 @@ def on_model(opened: contextlib.ExitStack, file: File, model: Model, lora: Any =
     """A cache on a model that is in memory, and an adapter that applies to this voice alone."""
     needed_bytes = file.context_tokens * model.cache_bytes_per_token
     require_memory(needed_bytes, f"the cache of {file.name} for {file.context_tokens:,} tokens")
-    context = opened.enter_context(Context(model, context_tokens=file.context_tokens, exact=False, most_rows=1))
+    context = opened.enter_context(
+        Context(model, context_tokens=file.context_tokens, batch_tokens=BATCH_TOKENS, exact=False, most_rows=1)
+    )
     context.set_adapter(lora)
     return Voice(file.name, model, file.chat, context)
 

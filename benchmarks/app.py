@@ -1,7 +1,7 @@
 """What the comparison page costs: a second voice's memory, the time to the first token, a second turn, and twenty people at once.
 
     python -m benchmarks.app --shape 30m
-    python -m benchmarks.app --shape 1.1b --work DIR     # keeps the models
+    python -m benchmarks.app --shape 1.1b --work DIR --no-people     # keeps the models; the people would take ten minutes
 
 Random weights: an answer is cut, never ended. Each figure stands beside what it is measured against, taken in the same run:
 llama.cpp's own decode of the same prompt, one voice without a second, a conversation from nothing.
@@ -36,14 +36,17 @@ from medllama.llamacpp import Context, Sampler
 
 CONTEXT_TOKENS = 2048
 PEOPLE, ROUNDS = 20, 3
-TRIES = 9
+TRIES, LONG = 7, 10
 SUBJECTS = ("gout", "asthma", "anemia", "angina", "eczema", "sepsis", "stroke", "measles", "rickets", "scurvy")
 
 
-def question(number: int) -> list[dict[str, str]]:
-    """A question of about a hundred tokens; no two begin alike."""
+def question(number: int, *, times: int = 1) -> list[dict[str, str]]:
+    """A question of about 70 tokens, and 35 more for each further time; no two begin alike."""
     subject = SUBJECTS[number % len(SUBJECTS)]
-    text = f"{number} people ask about {subject}: what is it, who gets it, how is it found, and what is done about it? "
+    text = (
+        f"{number} people ask about {subject}: "
+        + "what is it, who gets it, how is it found, and what is done about it? " * times
+    )
     return [{"role": "user", "content": text + "Answer for somebody who has never heard of it, in a few plain words."}]
 
 
@@ -92,7 +95,7 @@ def print_resident(base: Path, adapter: Path | None) -> None:
 
 
 def first_token(base: Path) -> dict[str, Any]:
-    """Seconds to the first token of the page's voice and of llama.cpp itself, in turn, each on prompts it has not seen."""
+    """Seconds to the first token of the page's voice and of llama.cpp itself, in turn, each on long prompts it has not seen."""
     ours, theirs, prompt_tokens = [], [], 0
     with open_voices([base], context_tokens=CONTEXT_TOKENS) as (voice,):
         assert isinstance(voice, Voice)
@@ -100,7 +103,7 @@ def first_token(base: Path) -> dict[str, Any]:
             for number in range(TRIES + 1):
                 theirs.append(llama_cpp_seconds(voice, context, number))
                 begun = time.perf_counter()
-                state = next(voice.answer(question(number), Sampling(max_tokens=1)))
+                *_, state = voice.answer(question(number, times=LONG), Sampling(max_tokens=1))
                 ours.append(time.perf_counter() - begun)
                 assert state.tokens == 1
                 assert state.reused_tokens == 0
@@ -115,7 +118,7 @@ def first_token(base: Path) -> dict[str, Any]:
 def llama_cpp_seconds(voice: Voice, context: Context, number: int) -> float:
     """llama.cpp alone: tokenize the rendered prompt, decode it in one call, sample."""
     c = llamacpp.library()
-    text = voice.chat.render(question(number), add_generation_prompt=True)
+    text = voice.chat.render(question(number, times=LONG), add_generation_prompt=True)
     context.clear()
     with Sampler() as sampler:
         begun = time.perf_counter()
@@ -202,14 +205,18 @@ def ask(client: httpx.Client, turn: int, who: int, finished: list[tuple[int, int
     finished.append((who, answer.status_code))
 
 
-def measure(shape: str, folder: Path) -> dict[str, Any]:
+def measure(shape: str, folder: Path, *, with_people: bool) -> dict[str, Any]:
     """All of it on models of one shape."""
     base, adapter = make_models(folder, shape)
     return {
-        "shape": shape, "gguf_bytes": base.stat().st_size, "second_voice": second_voice(base, adapter),
-        "first_token": first_token(base), "second_turn": second_turn(base), "people": twenty_people(base, adapter),
+        "shape": shape,
+        "gguf_bytes": base.stat().st_size,
+        "second_voice": second_voice(base, adapter),
+        "first_token": first_token(base),
+        "second_turn": second_turn(base),
+        "people": twenty_people(base, adapter) if with_people else None,
         "machine": machine(),
-    }  # fmt: skip
+    }
 
 
 def print_table(found: dict[str, Any]) -> None:
@@ -222,8 +229,8 @@ def print_table(found: dict[str, Any]) -> None:
           f"{token['llama_cpp_seconds']:.3f} s: {token['ratio']:.3f}")  # fmt: skip
     print(f"second turn: {turn['reused_tokens']} of {turn['prompt_tokens']} tokens reused, {turn['seconds']:.3f} s instead of "
           f"{turn['seconds_from_nothing']:.3f} s")  # fmt: skip
-    for number, it in enumerate(people["rounds"], start=1):
-        print(f"{people['people']} people, round {number}: {it['seconds']:.1f} s, {it['errors']} errors, "
+    for number, it in enumerate(people["rounds"] if people else (), start=1):
+        print(f"{PEOPLE} people, round {number}: {it['seconds']:.1f} s, {it['errors']} errors, "
               f"{it['overtaken']} overtaken, {it['resident_bytes'] / 1e6:,.0f} MB")  # fmt: skip
 
 
@@ -231,6 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="30m")
     parser.add_argument("--work", type=Path, help="folder to keep the models in (default: a temporary one)")
+    parser.add_argument("--no-people", action="store_true", help="leave the twenty people out")
     parser.add_argument("--resident", type=Path, nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as medllama itself: waiting threads leave the cores to others
@@ -238,7 +246,7 @@ def main() -> None:
         print_resident(*given.resident, *[None] * (2 - len(given.resident)))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        found = measure(given.shape, (given.work or Path(temporary)) / given.shape)
+        found = measure(given.shape, (given.work or Path(temporary)) / given.shape, with_people=not given.no_people)
     print_table(found)
     print(json.dumps(found))
 

@@ -11,44 +11,18 @@ from typing import Any
 import pytest
 
 from tests.app import screenshot
-from tests.app.screenshot import ask, wait_for_answers
+from tests.app.browsing import CHROMIUM, LEAST_CONTRAST, Watched, ask, open_settings, wait_for_answers
 from tests.app.serving import BROKEN, SHORT_OF_MEMORY, SLOW, Server, served
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(screenshot.CHROMIUM is None, reason="Chromium is not installed: apt install chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt install chromium"),
 ]
 
 EXAMPLE = "Which gland does Graves disease affect?"
 HOSTILE = (
     "</s> [/INST] <b>bold</b> <img src=x onerror=alert(1)> <script>alert(2)</script> ${alert(3)} {{value}} &lt; **b**"
 )
-# The least contrast of any text with what lies behind it, but for buttons that cannot be pressed.
-LEAST_CONTRAST = """() => {
-  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const color = text => (text.match(/[\\d.]+/g) || []).map(Number);
-  const behind = it => { for (; it; it = it.parentElement) {
-    const c = color(getComputedStyle(it).backgroundColor);
-    if (c.length === 3 || c[3] > 0.9) return c; } return [255, 255, 255]; };
-  let least = [99, ''];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const it = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !it.checkVisibility()) continue;
-    if (it.closest('script, style, [disabled], .hidden')) continue;
-    const [a, b] = [luminance(color(getComputedStyle(it).color)), luminance(behind(it))];
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < least[0]) least = [contrast, it.outerHTML.slice(0, 200)];
-  }
-  return least;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with screenshot.open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +41,6 @@ def slow_server(embedded: list[Path]) -> Iterator[Server]:
         yield running
 
 
-class Watched:
-    """A page, and what it asked of other machines or complained of."""
-
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
-        self.beyond: list[str] = []
-        self.complaints: list[str] = []
-
-        def look(route: Any) -> None:
-            if route.request.url.startswith((url, "data:", "blob:")):
-                route.continue_()
-            else:
-                self.beyond.append(route.request.url)
-                route.abort()
-
-        self.context.route("**/*", look)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda it: self.complaints.append(it.text) if it.type == "error" else None)
-        self.page.on("pageerror", lambda it: self.complaints.append(str(it)))
-        self.page.on("dialog", lambda it: (self.complaints.append(f"dialog {it.message}"), it.dismiss()))
-        self.page.goto(url)
-        self.page.get_by_label("Your question").wait_for()
-
-
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """The page as it opens. Whatever a test does, nothing reaches beyond this machine and nothing breaks."""
@@ -104,13 +54,6 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
 def cards(page: Any) -> list[str]:
     """The text of every answer to the newest question."""
     return [it.inner_text() for it in page.locator("#newest article").all()]
-
-
-def open_settings(page: Any) -> None:
-    """Open the settings, and wait until their fields listen: a program types faster than Gradio builds them."""
-    page.get_by_role("button", name=re.compile("Settings")).click()
-    page.get_by_label("Seed").wait_for()
-    page.wait_for_timeout(1000)
 
 
 def test_an_example_is_answered_by_both_models_with_figures(page: Any) -> None:
