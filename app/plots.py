@@ -44,6 +44,6 @@ def intervals_svg(
         parts.append(f'<circle cx="{x(value)}" cy="{y}" r="5"/>')
     told = "; ".join(f"{name} {value:.1%}, {low:.1%} to {high:.1%}" for name, value, (low, high) in rows)
     return (
-        f'<figure class="plot"><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<figure class="plot" tabindex="0"><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(f"{title}: {told}")}">{"".join(parts)}</svg></figure>'
     )
