@@ -74,8 +74,8 @@ class Desk:
         self.free(request)
 
     def stopping(self, request: gradio.Request) -> Callable[[], bool]:
-        """Whether this session's answer is to end."""
-        stop = self._stops.setdefault(session(request), Stop())
+        """Whether this session's answer is to end. A page that was closed in the meantime has ended it."""
+        stop = self._stops.get(session(request), Stop(is_asked=True))
         return lambda: stop.is_asked
 
     def ask(

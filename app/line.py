@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from medllama.errors import ResourceError
 
-MOST_WAITING = 40
-MOST_OF_ONE = 4
+MOST_WAITING = 60
+MOST_OF_ONE = 30  # without a name, all programs of one machine are one person
 
 
 class LineFull(ResourceError):

@@ -265,8 +265,9 @@ def test_who_goes_away_makes_room_at_once(embedded: list[Path]) -> None:
 
 
 def test_a_full_line_is_told_to_come_back(embedded: list[Path]) -> None:
-    """The fifth question of one person, and the end of a time limit."""
-    with served("--model", str(embedded[0]), "--max-seconds", "1", prepare=SLOW) as server:
+    """The fifth question of one person, where four may wait, and the end of a time limit."""
+    short = "from app import line\nimport functools\nline.Line = functools.partial(line.Line, most_of_one=4)\n"
+    with served("--model", str(embedded[0]), "--max-seconds", "1", prepare=SLOW + short) as server:
         statuses: list[tuple[int, str | None]] = []
         answers: list[Any] = []
 
