@@ -169,7 +169,13 @@ ASKED_FOR: tuple[Stage, ...] = (
         "app.config:AppConfig",
         "app.serve:serve",
         ("app",),
-        {"model": "{compared}", "examples": "{examples}"},
+        {
+            "model": "{compared}",
+            "examples": "{examples}",
+            "ratings": "{run}/ratings.sqlite",
+            "evaluation": "{run}/eval/results.json",
+            "certificate": "{run}/certificate.json",
+        },
     ),
     Stage(
         "chat",

@@ -223,9 +223,10 @@ class Context:
 
     def __init__(
         self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True,
-        on_operation: Callable[[int, bool, Any], bool] | None = None,
+        most_rows: int = 0, on_operation: Callable[[int, bool, Any], bool] | None = None,
     ) -> None:  # fmt: skip
-        """`on_operation` is llama.cpp's cb_eval: asked about each operation's tensor (its address), then called with it."""
+        """`most_rows` is how many tokens of a batch want logits at most (0: all): fewer need less memory. `on_operation` is
+        llama.cpp's cb_eval: asked about each operation's tensor (its address), then called with it."""
         c = library()
         self.model = model
         context_tokens = max(context_tokens, sequences)  # llama.cpp ends the process where a sequence has no room
@@ -236,6 +237,7 @@ class Context:
         parameters.n_batch = parameters.n_ubatch = self.batch_tokens
         parameters.n_seq_max = sequences
         parameters.kv_unified = True
+        parameters.n_outputs_max = most_rows
         parameters.n_threads = parameters.n_threads_batch = model.threads
         if exact:
             parameters.type_k = parameters.type_v = c.GGML_TYPE_F32
