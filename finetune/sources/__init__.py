@@ -21,6 +21,7 @@ from medllama.errors import InputError
 
 MODULES = {
     "tiny": "finetune.sources.tiny",
+    "jats": "finetune.sources.jats",
     "medquad": "finetune.sources.medquad",
     "pubmedqa": "finetune.sources.pubmedqa",
     "medqa": "finetune.sources.medqa",
