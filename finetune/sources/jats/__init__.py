@@ -25,6 +25,7 @@ from finetune.records import Dropped, Malformed, Record, plain_text
 from finetune.sources import Source, SourceRequest
 from finetune.sources.jats.article import Article, Options, read_articles
 from finetune.sources.jats.files import articles_in, contents, stem_of
+from finetune.sources.jats.settings import choice
 from medllama.errors import InputError
 
 ATTRIBUTION = (
@@ -41,8 +42,8 @@ def read(request: SourceRequest) -> Iterator[Record | Dropped]:
 
 def read_file(request: SourceRequest, path: Path) -> Iterator[Record | Dropped]:
     """What one file or archive holds."""
-    options = Options(captions=_choice(request, "captions", True), tables=_choice(request, "tables", False))
-    keeps_corrections = _choice(request, "corrections", False)
+    options = Options(captions=choice(request, "captions", True), tables=choice(request, "tables", False))
+    keeps_corrections = choice(request, "corrections", False)
     for place, content in contents(path):
         if isinstance(content, Dropped):
             yield content
@@ -79,17 +80,8 @@ def inputs(request: SourceRequest) -> list[Path]:
             f"--source {request.name} states a licence, but each article has its own", hint="take ?licence= out"
         )
     for setting in SOURCE.settings:
-        _choice(request, setting, False)
+        choice(request, setting, False)
     return articles_in(request.required_path())
-
-
-def _choice(request: SourceRequest, setting: str, default: bool) -> bool:
-    value = request.setting(setting, "yes" if default else "no")
-    if value not in ("yes", "no"):
-        raise InputError(
-            f"--source {request.name}: {setting}={value} is neither yes nor no", hint=f"write {setting}=yes"
-        )
-    return value == "yes"
 
 
 SOURCE = Source(
