@@ -12,28 +12,49 @@ from __future__ import annotations
 import re
 
 PARAGRAPH, LINE, TAB, CITED, NAME, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
-LEFT_OVER = re.compile("[\ufdd0\ufdd1\ufdd3-\ufdef]")
-UNTIDY = re.compile(r" [.,;)\]^]|[(\[][\s,;)\]]|[,;]\.|\^ ")
+STRAY_SPACE = re.compile(f" (?:(?=[)\\]^]|[.,;](?:[ {PARAGRAPH}{LINE}]|$))|(?<=[(\\[^] ))")
+EMPTY_SIGNS = ("()", "[]", "(,", "(;")
 EMPTY = re.compile(r" ?(?:\([\s,;.]*\)|\[[\s,;.]*\])")
-STRAY_SPACE = re.compile(r" (?=[.,;](?:\s|$)|[)\]^])|(?<=[(\[^]) ")
+NEARBY = 120  # characters before a citation that may belong to it
 
-ONE = f"(?:{CITED}|{NAME}[^{NAME}{END}]*{END})"
+ONE = f"(?:{CITED}|{NAME}[^{NAME}{END}{PARAGRAPH}]*{END})"
 BETWEEN = r"(?:[\s,;/&–—−‐-]|\d{1,3}(?!\d)|and\b|or\b|to\b|e\.g\.|[\])]\s*[,;–—-]?\s*[\[(])"
 GROUP = re.compile(f"{ONE}(?:{BETWEEN}*{ONE})*")
-OPENING = re.compile(r"\s*[\[(]([^\[\]()]{0,80})$")
-CLOSING = re.compile(r"([^\[\]()]{0,80})[\])]")
+OPENING = re.compile(f"\\s*[\\[(]([^\\[\\](){PARAGRAPH}]{{0,80}})$")
+CLOSING = re.compile(f"([^\\[\\](){PARAGRAPH}]{{0,80}})[\\])]")
 FILLER = re.compile(
     r"(?:see|also|but|e\.?g\.?|i\.?e\.?|cf\.?|and|or|in|by|from|as|of|for|the|an?|recent(?:ly)?|previously|references?|refs?\.?|"
     r"therein|citations?|review(?:s|ed)?|summari[sz]ed|described|discussed|reported|shown|example|details?|more|others?|among|"
     r"pp?\.|chapters?|ch\.|\d+|[\s,;:.–—−&-])*",
     re.IGNORECASE,
 )
+CLOSING_SIGN = re.compile(r"[\])]")
+END_OF_BRACKETS = re.compile(r"\s*[\])]")
+GLUED = re.compile(r"[.,;:][^\W\d_]")
+LETTER = re.compile(r"[^\W\d_]{2}")  # a citation that holds a word is one by name: "Rossi et al. 2010"
 HEAD = re.compile(r"([\[(])\s*(?:(?:see|also|e\.g\.,?|reviewed in)\s*)*$")
 SEPARATOR = re.compile(r"\s*[;,]\s*|\s+and\s+")
 TAIL = re.compile(r"\s*[;,]\s*(?:(?:see|also|e\.g\.,?|and|reviewed in)\s*)*$")
 # "as described in [3]" and "see [3]" lose their last word too; "in [3], Rossi" begins anew.
+POINTERS = (
+    "in",
+    "by",
+    "from",
+    "of",
+    "see",
+    "also",
+    "cf",
+    "cf.",
+    "ref",
+    "ref.",
+    "refs",
+    "refs.",
+    "reference",
+    "references",
+)
 POINTING = re.compile(
-    r"(?:^|[\s(])(?:(?:in|by|from|of|see|see also) )?(?:in|by|from|of|see|also|cf\.?|refs?\.?|references?)\s*$",
+    f"(?:^|[\\s({PARAGRAPH}{LINE}])"
+    r"(?:(?:in|by|from|of|see|see also) )?(?:in|by|from|of|see|also|cf\.?|refs?\.?|references?)\s*$",
     re.IGNORECASE,
 )
 YEAR = re.compile(r"[\s,]*[\[(]?\s*\b(?:1[89]|20)\d\d[a-z]?\s*[\])]?\s*$")
@@ -41,42 +62,39 @@ YEAR = re.compile(r"[\s,]*[\[(]?\s*\b(?:1[89]|20)\d\d[a-z]?\s*[\])]?\s*$")
 
 def readable(marked: str) -> str:
     """The paragraphs, apart by blank lines; lines within one (list items, formulas, table rows) by line breaks."""
-    paragraphs = []
-    for block in marked.split(PARAGRAPH):
-        if CITED in block or NAME in block:
-            block = without_citations(block)
-        if LINE in block:
-            lines = (_tidy(line) for line in block.split(LINE))
-            paragraph = "\n".join(filter(None, lines))
-        else:
-            paragraph = _tidy(block)
-        if paragraph:
-            paragraphs.append(paragraph)
-    return LEFT_OVER.sub("", "\n\n".join(paragraphs))
-
-
-def _tidy(text: str) -> str:
-    """White space made single and taken from where none belongs; brackets that lost their content gone."""
-    text = " ".join(text.split())
-    if UNTIDY.search(text):
-        text = EMPTY.sub("", text)
-        text = STRAY_SPACE.sub("", text)
-        text = text.replace(",.", ".").replace(";.", ".")
+    text = without_citations(marked) if CITED in marked or NAME in marked else marked
+    paragraphs = (
+        "\n".join(filter(None, map(str.strip, block.split(LINE)))) if LINE in block else block.strip()
+        for block in tidy(text).split(PARAGRAPH)
+    )
+    text = "\n\n".join(filter(None, paragraphs))
     if TAB in text:
         text = text.replace(f" {TAB}", TAB).replace(f"{TAB} ", TAB).replace(TAB, "\t")
+    for mark in (CITED, NAME, END):  # of an article that holds such characters of its own
+        text = text.replace(mark, "")
     return text
 
 
+def tidy(text: str) -> str:
+    """White space made single and taken from where none belongs; brackets that lost their content gone."""
+    text = STRAY_SPACE.sub("", " ".join(text.split()))
+    if any(sign in text for sign in EMPTY_SIGNS):
+        text = EMPTY.sub("", text)
+    return text.replace(",.", ".") if ",." in text else text
+
+
 def without_citations(text: str) -> str:
-    """One block without its citations."""
+    """A marked text without its citations."""
     parts: list[str] = []
     position = 0
     for group in GROUP.finditer(text):
-        before, after = text[position : group.start()], text[group.end() :]
-        kept, before, consumed = _resolved(before, group.group(), after[:200])
+        near = max(position, group.start() - NEARBY)
+        parts.append(text[position:near])
+        before, after = text[near : group.start()], text[group.end() : group.end() + NEARBY]
+        kept, before, consumed = _resolved(before, group.group(), after)
         position = group.end() + consumed
         parts += [_joined(before, kept or text[position : position + 1]), kept]
-        if re.match(r"[.,;:][^\W\d_]", text[position : position + 2]):  # "[3].The"
+        if GLUED.match(text, position):  # "[3].The"
             parts.append(text[position] + " ")
             position += 1
     parts.append(text[position:])
@@ -86,28 +104,31 @@ def without_citations(text: str) -> str:
 def _resolved(before: str, group: str, after: str) -> tuple[str, str, int]:
     """What stays in a group's place, what stays before it, and how many characters go behind it."""
     consumed, is_alone = 0, False
+    if before.endswith(("[", "(")) and after.startswith(("]", ")")):  # nearly all, so it is worth a shorter way
+        before, consumed, is_alone = before[:-1].rstrip(), 1, True
     # Brackets go from the inside out: "(see [3] and references therein)".
-    while (opening := OPENING.search(before)) and (closing := CLOSING.match(after, consumed)):
-        if not (FILLER.fullmatch(opening[1]) and FILLER.fullmatch(closing[1])):
+    while CLOSING_SIGN.search(after, consumed):
+        opening, closing = OPENING.search(before), CLOSING.match(after, consumed)
+        if not (opening and closing and FILLER.fullmatch(opening[1]) and FILLER.fullmatch(closing[1])):
             break
         before, consumed, is_alone = before[: opening.start()], closing.end(), True
     if HEAD.search(before) and (separator := SEPARATOR.match(after, consumed)):
         return "", HEAD.sub(r"\1", before), separator.end()  # "([3]; mice only)"
-    if re.match(r"\s*[\])]", after[consumed:]) and (tail := TAIL.search(before)):
+    if END_OF_BRACKETS.match(after, consumed) and (tail := TAIL.search(before)):
         return "", before[: tail.start()], consumed  # "(mice only; [3])"
-    if NAME in group and not is_alone:
+    if not is_alone and LETTER.search(group):
         return _spoken(group), before, 0
     return _without_pointing(before, after, consumed)
 
 
 def _without_pointing(before: str, after: str, consumed: int) -> tuple[str, str, int]:
     """Without a word that pointed at the citation, where white space stood between the two; a capital may take the place."""
-    pointing = (
-        POINTING.search(before.rstrip() + " ") if before.endswith((" ", "\n", "\t", "\xa0")) or consumed else None
-    )
+    words = before.rstrip()
+    stood_apart = consumed or words != before
+    pointing = POINTING.search(words) if stood_apart and words.lower().endswith(POINTERS) else None
     if pointing is None:
         return "", before, consumed
-    kept = before[: pointing.start()].rstrip()
+    kept = words[: pointing.start()].rstrip()
     begins_sentence = not kept or kept[-1] in ".?!" + PARAGRAPH
     if begins_sentence:
         comma = re.match(r"\s*,\s*", after[consumed:])

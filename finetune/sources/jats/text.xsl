@@ -4,7 +4,7 @@
 
   The result is text with marks (noncharacters, which no article holds):
     U+FDD0 a paragraph begins    U+FDD1 a line begins    U+FDD2 a tab
-    U+FDD3 a citation by number stood here    U+FDD4 ... U+FDD5 a citation by name, with its words
+    U+FDD3 raised citations stood here    U+FDD4 ... U+FDD5 a citation, with its words or number
   White space is left as it comes.
 
   Parameters: captions and tables, "yes" or "no".
@@ -17,7 +17,6 @@
   <xsl:output method="text"/>
   <xsl:param name="captions" select="'yes'"/>
   <xsl:param name="tables" select="'no'"/>
-  <xsl:key name="reference" match="ref | ref/citation | ref/element-citation | ref/mixed-citation" use="@id"/>
 
   <!-- ======================================================================================= what an article is -->
 
@@ -199,19 +198,15 @@
 
   <!-- ====================================================================================== citations, small letters -->
 
-  <xsl:template match="xref[@ref-type = 'bibr'] | xref[not(@ref-type) or @ref-type = ''][key('reference', @rid)]">
-    <xsl:choose>
-      <!-- A citation that holds a letter is one by name: "Rossi et al. 2010". -->
-      <xsl:when test="translate(substring(., 1, 40), 'abcdefghijklmnopqrstuvwxyz', '') != substring(., 1, 40)">
-        <xsl:text>&name;</xsl:text>
-        <xsl:apply-templates/>
-        <xsl:text>&end;</xsl:text>
-      </xsl:when>
-      <xsl:otherwise>&cited;</xsl:otherwise>
-    </xsl:choose>
+  <!-- Where an old article does not say what it points at, figures alone point at references. -->
+  <xsl:template match="xref[@ref-type = 'bibr']
+    | xref[not(@ref-type) or @ref-type = ''][translate(normalize-space(.), '0123456789,;–-[]() ', '') = '']">
+    <xsl:text>&name;</xsl:text>
+    <xsl:apply-templates/>
+    <xsl:text>&end;</xsl:text>
   </xsl:template>
 
-  <xsl:template match="sup[.//xref[@ref-type = 'bibr' or key('reference', @rid)]]">&cited;</xsl:template>
+  <xsl:template match="sup[.//xref[@ref-type = 'bibr' or not(@ref-type)]]">&cited;</xsl:template>
 
   <!-- Raised figures would change the number they stand at: 10 to the 3rd is no 103. -->
   <xsl:template match="sup">

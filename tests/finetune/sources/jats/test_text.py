@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.sources.jats.article import Article, Options, read_articles
-from finetune.sources.jats.marks import LEFT_OVER
+from finetune.sources.jats.article import Article, Options, read_articles, without_references
 
+MARKS = re.compile("[\ufdd0-\ufdef]")
 NAMESPACES = (
     'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:mml="http://www.w3.org/1998/Math/MathML" '
     'xmlns:ali="http://www.niso.org/schemas/ali/1.0/"'
@@ -255,11 +256,28 @@ def test_namespaces_and_wrappers_of_the_services_are_read() -> None:
     assert [found.text for found in read_articles(several.encode())] == ["text", "text"]
 
 
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        (b"a<ref-list id='1'>\n<ref/>\n</ref-list>b<ref-list></ref-list>c", b"a\n\nbc"),
+        (b"a<ref-list><ref-list></ref-list></ref-list>b", None),
+        (b"<!-- <ref-list> -->a</ref-list>", None),
+        (b"<![CDATA[<ref-list>]]>a</ref-list>", None),
+        (b"<?x <ref-list> ?>a</ref-list>", None),
+        (b"<ref-list><!-- </ref-list> -->a</ref-list>", None),
+        (b"<!ENTITY a '<ref-list>'>a</ref-list>", None),
+        (b"a<ref-list>b", None),
+    ],
+)
+def test_reference_lists_are_cut_only_where_they_are_nothing_else(content: bytes, left: bytes | None) -> None:
+    assert without_references(content) == (content if left is None else left)
+
+
 def test_the_real_articles_come_out_clean(shared_data: Path) -> None:
     for path in sorted((shared_data / "jats").glob("*ml")):
         [found] = read_articles(path.read_bytes())
         assert len(found.text) > 400, path.name
-        assert not LEFT_OVER.search(found.text), path.name
+        assert not MARKS.search(found.text), path.name
         assert "()" not in found.text.replace("f()", "")
         assert "[]" not in found.text
         assert "\n\n\n" not in found.text
@@ -297,5 +315,5 @@ def test_no_order_of_citations_breaks_the_text(parts: list[str]) -> None:
     assert found.startswith("start")
     assert found.endswith("end")
     assert found.count("gout") == parts.count("gout")
-    assert not LEFT_OVER.search(found)
+    assert not MARKS.search(found)
     assert "  " not in found
