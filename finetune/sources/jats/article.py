@@ -27,6 +27,7 @@ MAXIMUM_BYTES = 50_000_000
 MAXIMUM_TAGS = 2_000_000  # tags and attributes; libxml2 takes about 100 bytes for each
 STYLESHEET = Path(__file__).with_name("text.xsl")
 
+NO_TEXT = (b"ref-list", b"contrib-group")
 # What begins or ends a comment, CDATA or an instruction, each after the rarest of its characters.
 NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"--", b"-->"), (b"]", b"]]>"))
 PLAIN_ENCODINGS = {"UTF-8", "US-ASCII", "ASCII", "ISO-8859-1", "WINDOWS-1252"}  # in which & is the byte &
@@ -73,7 +74,9 @@ class Article:
 
 def read_articles(content: bytes, options: Options | None = None) -> list[Article]:
     """Every article of a file; most files hold one."""
-    return [article_of(element, options or Options()) for element in parse_articles(content)]
+    options = options or Options()
+    cut = NO_TEXT if options.tables else (*NO_TEXT, b"table")
+    return [article_of(element, options) for element in parse_articles(content, cut)]
 
 
 def article_of(element: Any, options: Options) -> Article:
@@ -133,8 +136,11 @@ def is_retracted(element: Any) -> bool:
 # -------------------------------------------------------------------------------------------------------------- XML
 
 
-def parse_articles(content: bytes) -> list[Any]:
-    """The <article> elements of a file. Raises XMLSyntaxError, or Malformed for what is well-formed and refused."""
+def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
+    """The <article> elements of a file, without the elements named in `cut`.
+
+    Raises XMLSyntaxError, or Malformed for what is well-formed and refused.
+    """
     if len(content) > MAXIMUM_BYTES:
         raise Malformed("file too large", f"more than {MAXIMUM_BYTES:,} bytes")
     if len(content) > MAXIMUM_TAGS and content.count(b"<") + content.count(b"=") > MAXIMUM_TAGS:
@@ -143,7 +149,10 @@ def parse_articles(content: bytes) -> list[Any]:
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
     # Nothing may stand before an XML declaration, but in copies a blank line does. It goes, and is no line of the file.
-    root = etree.fromstring(without_references(content).lstrip(b" \t\r\n"), parser)
+    if b"!ENTITY" not in content:
+        for name in cut:
+            content = without_elements(content, name)
+    root = etree.fromstring(content.lstrip(b" \t\r\n"), parser)
     _refuse_own_entities(root)
     _without_namespace(root)
     if root.tag == "article":
@@ -161,21 +170,26 @@ def parse_articles(content: bytes) -> list[Any]:
     return articles
 
 
-def without_references(content: bytes) -> bytes:
-    """The file without its reference lists, which are no text and often a third of it: cut, not parsed. Lines keep their numbers.
+def without_elements(content: bytes, name: bytes) -> bytes:
+    """The file without what cannot become text, which is often half of it: cut, not parsed. Lines keep their numbers.
 
-    A list is cut only where its tags can be nothing but tags: no comment, CDATA, instruction or other list begins or ends in it.
+    An element is cut only where its tags can be nothing but tags: no comment, CDATA, instruction, entity or element of the same
+    name begins or ends in it.
     """
     parts: list[bytes] = []
-    position = 0
-    while (begin := content.find(b"<ref-list", position)) >= 0 and b"!ENTITY" not in content[:begin]:
-        end = content.find(b"</ref-list>", begin)
-        found = content[begin : end + len(b"</ref-list>")]
-        if end < 0 or any(rare in found and sign in found for rare, sign in NO_TAGS) or b"<ref-list" in found[1:]:
+    position, opening, closing = 0, b"<" + name, b"</" + name + b">"
+    while (begin := content.find(opening, position)) >= 0:
+        end = content.find(closing, begin)
+        found = content[begin : end + len(closing)]
+        if found[len(opening) : len(opening) + 1] not in (b">", b" ", b"\n", b"\r", b"\t"):  # <table-wrap>
+            parts.append(content[position : begin + 1])
+            position = begin + 1
+            continue
+        if end < 0 or any(rare in found and sign in found for rare, sign in NO_TAGS) or opening in found[1:]:
             break
         parts += [content[position:begin], b"\n" * found.count(b"\n")]
         position = begin + len(found)
-    return b"".join([*parts, content[position:]])
+    return b"".join([*parts, content[position:]]) if parts else content
 
 
 def _refuse_own_entities(root: Any) -> None:
