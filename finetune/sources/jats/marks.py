@@ -53,7 +53,7 @@ POINTERS = (
     "references",
 )
 POINTING = re.compile(
-    f"(?:^|[\\s({PARAGRAPH}{LINE}])"
+    f"(^|[\\s({PARAGRAPH}{LINE}])"
     r"(?:(?:in|by|from|of|see|see also) )?(?:in|by|from|of|see|also|cf\.?|refs?\.?|references?)\s*$",
     re.IGNORECASE,
 )
@@ -128,14 +128,14 @@ def _without_pointing(before: str, after: str, consumed: int) -> tuple[str, str,
     pointing = POINTING.search(words) if stood_apart and words.lower().endswith(POINTERS) else None
     if pointing is None:
         return "", before, consumed
-    kept = words[: pointing.start()].rstrip()
-    begins_sentence = not kept or kept[-1] in ".?!" + PARAGRAPH
+    kept = words[: pointing.end(1)].rstrip()
+    begins_sentence = not kept or kept[-1] in ".?!" + PARAGRAPH + LINE
     if begins_sentence:
         comma = re.match(r"\s*,\s*", after[consumed:])
         if comma is None:  # "In [3] mice ran" is no better without its "In"
             return "", before, consumed
         begins = consumed + comma.end()
-        return after[begins : begins + 1].upper(), kept + " " if kept else "", begins + 1
+        return after[begins : begins + 1].upper(), f"{kept} " if kept else "", begins + 1
     return "", kept, consumed
 
 

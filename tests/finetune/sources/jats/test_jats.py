@@ -261,3 +261,10 @@ def test_the_command_shows_text_and_licence(tmp_path: Path) -> None:
     shown = subprocess.run([*command[:-1], str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
     assert shown.returncode == 1
     assert "not JATS: the root is <art>, not <article>" in shown.stderr
+
+
+@pytest.mark.parametrize("name", ["walking.xml", "hiccups.nxml"])
+def test_the_documentation_shows_what_becomes_of_its_articles(name: str) -> None:
+    [article] = read_articles((Path(__file__).parent / "articles" / name).read_bytes())
+    assert f"```text\n{article.text}\n```" in (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
+    assert article.licence.is_open

@@ -101,6 +101,7 @@ def test_what_is_no_text_of_the_article_is_left_out() -> None:
         (f"It was made as described in [{cite('2')}].", "It was made as described."),
         (f"It was shown by ref. {cite('2')} too.", "It was shown too."),
         (f"Before. In [{cite('2')}], mice ran.", "Before. Mice ran."),
+        (f"(By hand, as in [{cite('2')}] before.)", "(By hand, as before.)"),
         ("Table<xref ref-type='table-fn'>a</xref> (<xref ref-type='fig'>Fig 1</xref>)", "Table (Fig 1)"),
     ],
 )
@@ -124,6 +125,15 @@ def test_citations_go_and_the_sentence_stays(written: str, read: str) -> None:
 )
 def test_small_letters_change_no_number(written: str, read: str) -> None:
     assert paragraph(written) == read
+
+
+def test_a_citation_at_the_beginning_takes_no_neighbor_with_it() -> None:
+    cited = f"<p>In ref. {cite('3')}, mice ran.</p>"
+    assert text(f"<list><list-item><p>one</p></list-item></list>{cited}<p>{cite('4')} Two.</p>") == [
+        "- one",
+        "Mice ran.",
+        "Two.",
+    ]
 
 
 MATH = "<mml:math><mml:mi>{}</mml:mi></mml:math>"
