@@ -6,8 +6,9 @@
 
 medllama does all that `jats:` does for a file: reading, bounds, parsing, licence, text, citations and white space cleaned.
 pubmed_parser gets the work that gives the same content, identity and abstract (parse_pubmed_xml) and paragraphs
-(parse_pubmed_paragraph with all_paragraph), and each of the two alone, which is less. Every round times all of them one after another, so that what else the
-machine does falls on each; seconds are the processor's, and the best round of each counts. Scaling is in seconds of the clock.
+(parse_pubmed_paragraph with all_paragraph), and each of the two alone, which is less. Every round times all of them one after
+another, so that what else the machine does falls on each; seconds are the processor's, and the best round of each counts.
+Scaling is in seconds of the clock.
 """
 
 from __future__ import annotations
