@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medllama.config import option
 
@@ -27,7 +27,9 @@ class AppConfig:
     """GGUF files in, a page that asks all of them the same."""
 
     model: tuple[str, ...] = option(
-        help=f"a GGUF to ask, given up to {MOST_MODELS} times; the first is the base", kind="path", metavar="FILE"
+        help=f"a GGUF to ask (with --backend ollama: a model's name there), up to {MOST_MODELS}; the first is the base",
+        kind="path",
+        metavar="FILE",
     )
     adapter_gguf: Path | None = option(
         None,
@@ -35,7 +37,22 @@ class AppConfig:
         kind="path",
         metavar="FILE",
     )
+    backend: Literal["llama.cpp", "ollama"] = option(
+        "llama.cpp", help="what computes: llama.cpp in this process, or an Ollama server that runs already"
+    )
+    ollama_host: str = option("http://127.0.0.1:11434", help="where that Ollama server is")
     examples: tuple[str, ...] = option((), help="questions to try, shown on the page", kind="text")
+    ratings: Path = option(
+        Path("ratings.sqlite"),
+        help="the database of blind ratings, made at the first one",
+        kind="output",
+        metavar="FILE",
+    )
+    evaluation: Path | None = option(None, help="results of `medllama eval` to show", kind="path", metavar="FILE")
+    certificate: Path | None = option(
+        None, help="a certificate of `medllama verify` to show", kind="path", metavar="FILE"
+    )
+    max_seconds: float = option(300.0, help="seconds after which an answer is cut, so that the next person has a turn")
     host: str = option("127.0.0.1", help="the address to serve on; another than this machine's own needs a password")
     port: int = option(7860, help="the port, or the next one that is free; 0 takes any")
     password_file: Path | None = option(
@@ -56,6 +73,10 @@ class AppConfig:
             found.append(f"model: {voices} models cannot stand side by side, 1 to {MOST_MODELS} can")
         if self.adapter_gguf is not None and len(self.model) != 1:
             found.append("adapter_gguf: name the base as the only model")
+        if self.adapter_gguf is not None and self.backend == "ollama":
+            found.append("adapter_gguf: an Ollama server applies adapters by itself: name the model that has it")
+        if not self.max_seconds > 0:
+            found.append(f"max_seconds: {self.max_seconds} must be above 0")
         if not 0 <= self.port <= 65535:
             found.append(f"port: {self.port} must be 0 to 65535")
         if not self.is_loopback and self.password_file is None:

@@ -1,6 +1,6 @@
 """A conversation with a GGUF: messages in, an answer streamed token by token out. The page and the terminal share this.
 
-    with open_voices([Path("base.gguf"), Path("tuned.gguf")], context_tokens=4096) as voices:
+    with open_voices([Path("base.gguf"), Path("tuned.gguf")], context_tokens=4096) as voices:    # app/voices.py
         messages = [{"role": "user", "content": "What is gout?"}]
         for answers in side_by_side([voice.answer(messages, Sampling()) for voice in voices]):
             print([answer.text for answer in answers])
@@ -16,27 +16,26 @@ alone. A text of a person is plain text (medllama/chat.py).
 from __future__ import annotations
 
 import codecs
-import contextlib
 import dataclasses
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 from medllama.chat import Chat, Message
-from medllama.errors import InputError, ResourceError
-from medllama.gguf_metadata import read_gguf_metadata
+from medllama.errors import InputError
 from medllama.llamacpp import Context, Model, Sampler
 from medllama.tokenizer import common_prefix
 
-Stop = Literal["end", "length", "stopped"]
+Stop = Literal["end", "length", "stopped", "time", "failed"]
 STOPS: dict[Stop, str] = {
     "end": "ended by itself",
     "length": "cut at the length limit",
     "stopped": "stopped",
+    "time": "cut at the time limit",
+    "failed": "failed",
 }
 
 
@@ -52,7 +51,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as far as it has come; `stop` is None while it goes on.
+    """An answer as far as it has come; `stop` is None while it goes on, and `error` says why it "failed".
 
     `seconds` is the time that the model itself took, `first_token_seconds` the part of it up to the first token.
     `reused_tokens` of the prompt were still in the cache.
@@ -65,6 +64,7 @@ class Answer:
     seconds: float = 0.0
     first_token_seconds: float | None = None
     stop: Stop | None = None
+    error: str = ""
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -90,28 +90,52 @@ class Answer:
         return " · ".join(parts)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a model reads: its pieces, each a control token or not, and how many tokens they are (None where nobody says)."""
+
+    pieces: tuple[tuple[str, bool], ...]
+    tokens: int | None
+
+
 def seconds_of(seconds: float) -> str:
     """`12 ms` or `1.5 s`."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-class Voice:
-    """A model that can be asked, with its cache. One answer at a time: a newer one ends what is left of an older one."""
+class Askable(Protocol):
+    """What the page and the API need of a model, wherever it runs. `missing` says why it cannot be asked, where it cannot."""
 
-    def __init__(self, name: str, model: Model, chat: Chat, context: Context) -> None:
+    name: str
+    missing: str
+
+    @property
+    def context_tokens(self) -> int | None: ...
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raises InputError where the conversation does not fit."""
+
+    def read(self, messages: Sequence[Message]) -> Reading: ...
+
+    def answer(
+        self, messages: Sequence[Message], sampling: Sampling, should_stop: Callable[[], bool] = ...
+    ) -> Iterator[Answer]: ...
+
+
+class Reader:
+    """A model's vocabulary and chat template: what it is given to read. The weights need not be in memory."""
+
+    missing = ""
+
+    def __init__(self, name: str, vocabulary: Model, chat: Chat, context_tokens: int) -> None:
         self.name = name
-        self.model = model
         self.chat = chat
-        self._context = context
-        self._end_of_turn = chat.end_of_turn()
-        self._cached: list[int] = []  # the ids in the cache
-        self._edges: list[int] = []  # where the batches began in which they were computed
-        self._newest: object = None  # the answer that may go on
-        self._computing = threading.Lock()
+        self._context_tokens = context_tokens
+        self._vocabulary = vocabulary
 
     @property
     def context_tokens(self) -> int:
-        return self._context.context_tokens
+        return self._context_tokens
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The ids that ask for the next answer. Raises InputError where they leave no room for one."""
@@ -123,11 +147,31 @@ class Voice:
             )
         return ids
 
-    def read(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
-        """The ids as text, in pieces that are control tokens or not: `</s>` typed by a person is not."""
+    def check(self, messages: Sequence[Message]) -> None:
+        """As `prompt`, for those who need no ids."""
+        self.prompt(messages)
+
+    def read(self, messages: Sequence[Message]) -> Reading:
+        """The prompt as text, in pieces that are control tokens or not: `</s>` typed by a person is not."""
+        ids = self.prompt(messages)
         control = set(self.chat.tokenizer.control.values())
         grouped = itertools.groupby(ids, key=lambda token: token if token in control else None)
-        return [(self.model.detokenize(list(group), show_control=True), key is not None) for key, group in grouped]
+        pieces = [(self._vocabulary.detokenize(list(it), show_control=True), key is not None) for key, it in grouped]
+        return Reading(tuple(pieces), len(ids))
+
+
+class Voice(Reader):
+    """A model that can be asked, with its cache. One answer at a time: a newer one ends what is left of an older one."""
+
+    def __init__(self, name: str, model: Model, chat: Chat, context: Context) -> None:
+        super().__init__(name, model, chat, context.context_tokens)
+        self.model = model
+        self._context = context
+        self._end_of_turn = chat.end_of_turn()
+        self._cached: list[int] = []  # the ids in the cache
+        self._edges: list[int] = []  # where the batches began in which they were computed
+        self._newest: object = None  # the answer that may go on
+        self._computing = threading.Lock()
 
     def answer(
         self, messages: Sequence[Message], sampling: Sampling, should_stop: Callable[[], bool] = lambda: False
@@ -203,45 +247,9 @@ def side_by_side(streams: Sequence[Iterator[Answer]]) -> Iterator[list[Answer]]:
             yield list(answers)
 
 
-@contextlib.contextmanager
-def open_voices(
-    paths: Sequence[Path], *, context_tokens: int, adapter: Path | None = None, threads: int | None = None
-) -> Iterator[list[Voice]]:
-    """The models of these files, and the first one with an adapter, which adds its own weights and cache alone.
-
-    Raises InputError for what is no GGUF or cannot be asked, ResourceError where the memory does not suffice.
-    """
-    metadata = [read_gguf_metadata(path) for path in paths]
-    if adapter is not None and not adapter.is_file():
-        raise InputError(f"{adapter} does not exist", hint="medllama convert --adapter-only makes adapters as GGUF")
-    require_memory(sum(path.stat().st_size for path in (*paths, *([adapter] if adapter else []))), "the models")
-    with contextlib.ExitStack() as opened:
-        voices = []
-        for path, known in zip(paths, metadata, strict=True):
-            if known.chat is None:
-                raise InputError(
-                    f"{path} has no chat template, so nothing can be asked of it",
-                    hint="convert it with --chat-template llama2, llama3 or a Jinja file",
-                )
-            model = opened.enter_context(Model(path, threads=threads))
-            length = min(context_tokens, known.context_length)
-            loras: list[Any] = [None] if adapter is None else [None, model.load_adapter(adapter)]
-            for lora in loras:
-                name = path.stem if lora is None or adapter is None else adapter.stem
-                require_memory(length * model.cache_bytes_per_token, f"the cache of {name} for {length:,} tokens")
-                context = opened.enter_context(Context(model, context_tokens=length, exact=False))
-                context.set_adapter(lora)
-                voices.append(Voice(name, model, known.chat, context))
-        yield voices
-
-
-def require_memory(needed_bytes: int, purpose: str) -> None:
-    """Raise ResourceError where less memory is free: the system would end the process, or stand still."""
-    import psutil
-
-    free_bytes = psutil.virtual_memory().available
-    if needed_bytes > free_bytes:
-        raise ResourceError(
-            f"{purpose}: {needed_bytes / 1e6:,.1f} MB of memory are needed, {free_bytes / 1e6:,.1f} MB are free",
-            hint="close other programs, take smaller files (Q4_K_M), or lower --context-tokens",
-        )
+def one_after_another(streams: Sequence[Iterator[Answer]]) -> Iterator[list[Answer]]:
+    """The answers of several models as they grow, each whole before the next begins."""
+    answers = [Answer() for _ in streams]
+    for number, stream in enumerate(streams):
+        for answers[number] in stream:
+            yield list(answers)

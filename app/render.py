@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from app.conversation import Answer
+from app.conversation import Answer, Reading
 from app.notice import NOTICE
 
 TITLE = "medllama: base and tuned, side by side"
@@ -30,11 +30,14 @@ class Turn:
     answers: tuple[Answer, ...]
 
 
-def speakers(files: Sequence[str], adapter: str | None) -> list[Speaker]:
+def speakers(files: Sequence[str], *, has_adapter: bool = False) -> list[Speaker]:
     """The names of the voices: the first of several is the base, the second of two is tuned."""
-    if adapter is not None:
-        remark = "The base with the adapter on top. The certificate is about the merged file, which answers a little differently."
-        return [Speaker("Base", files[0]), Speaker("Base with adapter", adapter, remark)]
+    if has_adapter:
+        remark = (
+            "The base's weights with the adapter on top. On a quantized base this is not the certified merged file, "
+            "and answers a little differently."
+        )
+        return [Speaker("Base", files[0]), Speaker("Base with adapter", files[1], remark)]
     if len(files) == 1:
         return [Speaker("Model", files[0])]
     roles = (
@@ -43,32 +46,32 @@ def speakers(files: Sequence[str], adapter: str | None) -> list[Speaker]:
     return [Speaker(role, file) for role, file in zip(roles, files, strict=True)]
 
 
-def heading(voices: Sequence[Speaker]) -> str:
-    """The top of the page."""
+def heading(voices: Sequence[Speaker], notes: Sequence[str] = ()) -> str:
+    """The top of the page; `notes` say what is unusual about the models."""
     what = (
         "One model" if len(voices) == 1 else " and ".join(voice.role.lower() for voice in voices[:2]) + ", side by side"
     )
+    told = "".join(f'<p class="notice" role="note">{escape(note)}</p>' for note in (NOTICE, *notes))
     return f"""
       <header class="top">
         <h1>medllama</h1>
-        <p>{escape(what[0].upper() + what[1:])}. It runs offline, and no question is kept.</p>
-        <p class="notice" role="note">{escape(NOTICE)}</p>
+        <p>{escape(what[0].upper() + what[1:])}. It runs offline, and no question is kept unless you say so.</p>
+        {told}
       </header>"""
 
 
 def turn_html(turn: Turn, voices: Sequence[Speaker]) -> str:
     """A question with its answers beside each other."""
-    columns = "".join(map(_answer, turn.answers, voices))
-    return f"""
-      <section class="turn">
-        <h2 class="question"><span class="hidden">Question: </span>{escape(turn.question)}</h2>
-        <div class="answers">{columns}</div>
-      </section>"""
+    return _turn(turn.question, "".join(map(_answer, turn.answers, voices)))
 
 
-def waiting_html(question: str, voices: Sequence[Speaker]) -> str:
-    """A question that no voice has begun to answer."""
-    return turn_html(Turn(question, "", tuple(Answer() for _ in voices)), voices)
+def waiting_html(question: str, voices: Sequence[Speaker], ahead: int = 0) -> str:
+    """A question that no voice has begun to answer, because `ahead` others are answered first."""
+    if not ahead:
+        return turn_html(Turn(question, "", tuple(Answer() for _ in voices)), voices)
+    first = "one question is" if ahead == 1 else f"{ahead} questions are"
+    cards = "".join(_card(voice, f'<p class="pending">Waiting: {first} answered first.</p>', "") for voice in voices)
+    return _turn(question, cards)
 
 
 def empty_html(voices: Sequence[Speaker]) -> str:
@@ -85,35 +88,51 @@ def earlier_html(turns: Sequence[Turn], voices: Sequence[Speaker]) -> str:
     return f'<div class="earlier"><h2 class="divider">Earlier in this conversation</h2>{shown}</div>'
 
 
-def prompts_html(prompts: Sequence[tuple[Sequence[tuple[str, bool]], int]], voices: Sequence[Speaker]) -> str:
-    """What each voice reads, its control tokens marked: `prompts` holds per voice (text, is a control token) and the tokens."""
+def prompts_html(prompts: Sequence[Reading], voices: Sequence[Speaker]) -> str:
+    """What each voice reads, its control tokens marked."""
     if not prompts:
         return '<p class="pending">Ask a question first: this shows what each model read for the newest answer.</p>'
     shown = []
-    for (parts, tokens), voice in zip(prompts, voices, strict=True):
-        text = "".join(f"<mark>{escape(part)}</mark>" if is_control else escape(part) for part, is_control in parts)
+    for reading, voice in zip(prompts, voices, strict=True):
+        text = "".join(f"<mark>{escape(it)}</mark>" if is_control else escape(it) for it, is_control in reading.pieces)
         label = escape(f"The prompt that {voice.role} read")
         body = f'<pre tabindex="0" role="region" aria-label="{label}">{text}</pre>'
-        shown.append(_card(voice, body, f"{tokens:,} tokens; marked are control tokens"))
+        count = "" if reading.tokens is None else f"{reading.tokens:,} tokens; marked are control tokens"
+        shown.append(_card(voice, body, count))
     return f'<div class="answers">{"".join(shown)}</div>'
 
 
+def _turn(question: str, cards: str) -> str:
+    return f"""
+      <section class="turn">
+        <h2 class="question"><span class="hidden">Question: </span>{escape(question)}</h2>
+        <div class="answers">{cards}</div>
+      </section>"""
+
+
 def _answer(answer: Answer, voice: Speaker) -> str:
+    copy = ""
     if answer.text:
         body = f'<p class="text">{escape(answer.text)}</p>'
-    elif answer.stop:
+        if answer.stop:
+            copy = f'<button type="button" data-copy aria-label="Copy the answer of {escape(voice.role)}">Copy</button>'
+    elif answer.stop and not answer.error:
         body = '<p class="pending">(no text)</p>'
+    elif answer.stop:
+        body = ""
     else:
         body = '<p class="pending">Reading the question …</p>'
-    return _card(voice, body, answer.figures)
+    if answer.error:
+        body += f'<p class="failure" role="alert">{escape(answer.error)}</p>'
+    return _card(voice, body, answer.figures, copy)
 
 
-def _card(voice: Speaker, body: str, footer: str) -> str:
+def _card(voice: Speaker, body: str, footer: str, copy: str = "") -> str:
     role = voice.role.partition(" ")[0].lower()
     remark = f'<p class="remark">{escape(voice.remark)}</p>' if voice.remark else ""
     return f"""
       <article class="card {escape(role)}" aria-label="{escape(voice.role)}">
         <h3>{escape(voice.role)} <span class="file">{escape(voice.file)}</span></h3>
         {body}{remark}
-        <footer>{escape(footer)}</footer>
+        <footer><span>{escape(footer)}</span>{copy}</footer>
       </article>"""

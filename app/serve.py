@@ -3,8 +3,8 @@
     medllama app tiny
     medllama app --model medllama-base-Q4_K_M.gguf --model medllama-Q4_K_M.gguf
 
-It listens on this machine alone unless `--host` says otherwise, and then asks for a password. It reaches for nothing outside: no
-font, script, version check or share link; the page's own headers forbid the browser to try.
+It listens on this machine alone unless `--host` says otherwise, and then asks for a password, the API too. It reaches for nothing
+outside: no font, script, version check or share link; the page's own headers forbid the browser to try (app/guard.py).
 """
 
 from __future__ import annotations
@@ -13,55 +13,51 @@ import contextlib
 import logging
 import os
 import socket
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from app.config import AppConfig
-from app.conversation import open_voices
-from medllama import progress
+from app.conversation import Sampling
+from app.engine import Engine
+from app.guard import LOCAL_NAMES, USER, Guard, password_needed
+from app.notice import NOTICE
+from app.voices import Voices, open_voices
+from medllama import __version__, progress
 from medllama.errors import InputError, ResourceError
 from medllama.files import read_text
 from medllama.stages import StageResult
 
 PORTS_TRIED = 20
-USER = "medllama"
-LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
-# Gradio's page has inline scripts and styles, and compiles templates. Everything else has to come from this server.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "content-security-policy": POLICY,
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 
 
 def serve(config: AppConfig) -> StageResult:
     """Serve the page until Ctrl-C. Everything that can be wrong with the models shows before the server starts."""
     password = read_password(config.password_file) if config.password_file else None
     listener = listen(config.host, config.port)
-    paths = [Path(name) for name in config.model]
-    with (
-        listener,
-        open_voices(
-            paths, context_tokens=config.context_tokens, adapter=config.adapter_gguf, threads=config.threads
-        ) as voices,
-    ):
+    with listener, voices_of(config) as voices:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from app.page import Page
-
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-        application = build(Page(voices, config), password, is_loopback=config.is_loopback)
+        application = build(Engine(voices, max_seconds=config.max_seconds), config, password)
         progress.message(f"{', '.join(voice.name for voice in voices)}: {url}  (Ctrl-C ends)")
         if password is not None:
             progress.message(f"user {USER}, password as in {config.password_file}; it crosses the network unencrypted")
         with contextlib.suppress(KeyboardInterrupt):
             run(application, listener)
     return StageResult(None, {"line": "ended", "url": url})
+
+
+def voices_of(config: AppConfig) -> AbstractContextManager[Voices]:
+    """The models that the configuration names, open."""
+    if config.backend == "ollama":
+        from app.ollama_voice import open_ollama_voices
+
+        return open_ollama_voices(config.model, config.ollama_host)
+    return open_voices(
+        [Path(name) for name in config.model], context_tokens=config.context_tokens, adapter=config.adapter_gguf,
+        threads=config.threads, may_be_missing=True,
+    )  # fmt: skip
 
 
 def run(application: Any, listener: socket.socket) -> None:
@@ -76,39 +72,34 @@ def run(application: Any, listener: socket.socket) -> None:
     Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listener])
 
 
-def build(page: Any, password: str | None, *, is_loopback: bool) -> Any:
-    """The web application: Gradio's page inside FastAPI, with the headers and the names it answers to."""
+def build(engine: Engine, config: AppConfig, password: str | None) -> Any:
+    """The web application: the API and Gradio's page in one FastAPI, behind the guard."""
     import gradio
-    from fastapi import FastAPI
+    from fastapi import Depends, FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from app.page import CSS, theme
+    from app.api import health_router, router
+    from app.api_errors import add_error_handlers
+    from app.page import Page
+    from app.theme import CSS, HEAD, theme
 
-    application = FastAPI(openapi_url=None)
+    application = FastAPI(
+        title="medllama", version=__version__, description=NOTICE, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    add_error_handlers(application)
+    sampling = Sampling(config.temperature, config.top_p, config.seed, config.max_tokens)
+    application.include_router(health_router(engine))
+    application.include_router(
+        router(engine, sampling, config.system), dependencies=[Depends(password_needed(password))]
+    )
     # A page elsewhere that gives its own name this machine's address must not reach the models.
-    application.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES if is_loopback else ["*"])
-    application.add_middleware(Headers)
+    application.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES if config.is_loopback else ["*"])
+    application.add_middleware(Guard)
     return gradio.mount_gradio_app(
-        application, page.blocks(), path="/", footer_links=[], run_history=False, ssr_mode=False, mcp_server=False,
-        enable_monitoring=False, pwa=False, max_file_size=0, theme=theme(), css_paths=[CSS],
+        application, Page(engine, config).blocks(), path="/", footer_links=[], run_history=False, ssr_mode=False,
+        mcp_server=False, enable_monitoring=False, pwa=False, max_file_size=0, theme=theme(), css_paths=[CSS], head=HEAD,
         auth=(USER, password) if password is not None else None,
     )  # fmt: skip
-
-
-class Headers:
-    """Adds HEADERS to every answer, and leaves streams as they are."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *added]}
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 def listen(host: str, port: int) -> socket.socket:

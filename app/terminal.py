@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from app.config import ChatConfig
-from app.conversation import Answer, Sampling, Voice, open_voices
+from app.conversation import Answer, Askable, Sampling
 from app.notice import NOTICE
+from app.voices import open_voices
 from medllama.errors import InputError
 from medllama.stages import StageResult
 
@@ -50,7 +51,7 @@ def chat(config: ChatConfig) -> StageResult:
 class Conversation:
     """What was said so far, and the system prompt above it."""
 
-    def __init__(self, voice: Voice, config: ChatConfig) -> None:
+    def __init__(self, voice: Askable, config: ChatConfig) -> None:
         self.voice = voice
         self.sampling = Sampling(config.temperature, config.top_p, config.seed, config.max_tokens)
         self.system = config.system
@@ -61,7 +62,9 @@ class Conversation:
         """Ask for a line and answer it, until the person has enough."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() its line editing)
-        tell(f"{self.voice.name}, {self.voice.context_tokens:,} tokens of context. /help lists the commands.\n{NOTICE}")
+        tell(
+            f"{self.voice.name}, {self.voice.context_tokens or 0:,} tokens of context. /help lists the commands.\n{NOTICE}"
+        )
         while (line := read_line()) is not None and line.split() != ["/exit"]:
             if line.startswith("/"):
                 self.command(*line.split(maxsplit=1))

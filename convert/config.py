@@ -16,6 +16,8 @@ FILE_TYPES = {
 }  # fmt: skip
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 UNQUANTIZED = ("F32", "F16", "BF16")
+# llama.cpp has no use for the weights of an importance matrix in these.
+WITHOUT_IMPORTANCE = (*UNQUANTIZED, "Q8_0", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0", "MXFP4_MOE")
 CHECKPOINT = "safetensors"  # not a GGUF: the merged model as a Hugging Face checkpoint
 
 
@@ -37,7 +39,15 @@ class ConvertConfig:
         help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's",
         kind="template",
     )
-
+    importance: str = option(
+        "none",
+        help="importance matrix for the quantized types: none, auto (made of --importance-data), or a file of llama.cpp's",
+        metavar="none|auto|FILE",
+    )
+    importance_data: Path | None = option(
+        None, help="data folder whose train.jsonl the model reads for --importance auto", kind="path", metavar="DIR"
+    )
+    importance_tokens: int = option(32_768, help="tokens that it reads")
     adapter_only: bool = option(
         False, help="write the adapter as a GGUF that llama.cpp applies to the base's GGUF; merge nothing"
     )
@@ -52,6 +62,10 @@ class ConvertConfig:
             found.append("types: name at least one")
         if not self.name or "/" in self.name or self.name.startswith("."):
             found.append(f"name: {self.name!r} cannot be the beginning of a file name")
+        if self.importance == "auto" and self.importance_data is None:
+            found.append("importance_data: name the data folder that --importance auto reads")
+        if self.importance_tokens < 1:
+            found.append("importance_tokens: at least 1")
         if self.adapter_only and self.adapter is None:
             found.append("adapter_only: name the adapter")
         return found
@@ -69,6 +83,10 @@ class ConvertConfig:
     def gguf_path(self, file_type: str) -> Path:
         """Where the file of one type goes."""
         return self.output_dir / f"{self.name}{'-lora' if self.adapter_only else ''}-{file_type}.gguf"
+
+    def importance_path(self) -> Path:
+        """Where the importance matrix goes that `--importance auto` makes."""
+        return self.output_dir / f"{self.name}.imatrix.gguf"
 
     def gguf_paths(self) -> list[Path]:
         """The GGUF files of the model that this configuration makes."""

@@ -11,14 +11,17 @@ Nothing is approximated: what has no exact counterpart in llama.cpp is refused b
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy.typing
 
 from convert.adapter_gguf import check_fits_format, write_adapter_gguf
 from convert.checkpoint import write_checkpoint
-from convert.config import CHECKPOINT, UNQUANTIZED, ConvertConfig
+from convert.config import CHECKPOINT, UNQUANTIZED, WITHOUT_IMPORTANCE, ConvertConfig
+from convert.importance import Importance, make_importance, read_importance
 from convert.output import Plan, open_output, plan_outputs
 from convert.source import Source, read_source
 from convert.stream import write_tensors
@@ -42,7 +45,8 @@ def convert(config: ConvertConfig) -> StageResult:
     if (baseline := config.baseline()) is not None:
         # The same template, so that both models are asked the same.
         work.append((baseline, replace(read_source(baseline), template=source.template)))
-    planned = [(its, its_source, _plans(its, its_source, intermediate)) for its, its_source in work]
+    importance = _importance(config, source, intermediate)
+    planned = [(its, its_source, _plans(its, its_source, intermediate, importance)) for its, its_source in work]
     checkpoint_bytes = 4 * source.parameters if CHECKPOINT in config.file_types else 0
     needed_bytes = checkpoint_bytes + sum(plan.data_bytes for _, _, plans in planned for plan in plans)
     require_disk(config.output_dir, needed_bytes, "convert")
@@ -50,11 +54,36 @@ def convert(config: ConvertConfig) -> StageResult:
         _write_ggufs(its, its_source, plans, intermediate)
     if CHECKPOINT in config.file_types:
         _write_checkpoint(config, source)
-    return _result(config, source, intermediate)
+    return _result(config, source, intermediate, importance)
 
 
-def _plans(config: ConvertConfig, source: Source, intermediate: str) -> list[Plan]:
-    return plan_outputs(source, [name for name in config.file_types if name != CHECKPOINT], intermediate)
+def _importance(config: ConvertConfig, source: Source, intermediate: str) -> Importance | None:
+    """The importance matrix that is asked for; made with a Q8_0 of the model, which is small, quick, and as good as exact."""
+    if config.importance == "none" or all(name in (*WITHOUT_IMPORTANCE, CHECKPOINT) for name in config.file_types):
+        return None
+    if config.importance != "auto":
+        found = read_importance(Path(config.importance))
+        found.check_against(source)
+        return found
+    assert config.importance_data is not None, "ConvertConfig.problems asks for it"
+    with tempfile.TemporaryDirectory(dir=_made(config.output_dir), prefix=".importance-") as folder:
+        reader = replace(config, types=("Q8_0",), output_dir=Path(folder))
+        plans = plan_outputs(source, ["Q8_0"], intermediate)
+        require_disk(config.output_dir, plans[0].data_bytes, "convert")
+        _write_ggufs(reader, source, plans, intermediate)
+        return make_importance(
+            reader.gguf_path("Q8_0"), source, config.importance_data, config.importance_tokens, config.importance_path()
+        )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _plans(config: ConvertConfig, source: Source, intermediate: str, importance: Importance | None) -> list[Plan]:
+    file_types = [name for name in config.file_types if name != CHECKPOINT]
+    return plan_outputs(source, file_types, intermediate, importance)
 
 
 def _write_ggufs(config: ConvertConfig, source: Source, plans: list[Plan], intermediate: str) -> None:
@@ -112,7 +141,7 @@ def intermediate_type(file_types: list[str], stored_type: str) -> str:
     return "BF16" if stored_type == "BF16" else "F16"
 
 
-def _result(config: ConvertConfig, source: Source, intermediate: str) -> StageResult:
+def _result(config: ConvertConfig, source: Source, intermediate: str, importance: Importance | None) -> StageResult:
     sizes = {path.stem.rpartition("-")[2]: path.stat().st_size for path in config.gguf_paths()}
     shown = [f"{file_type} {size / 1e6:,.1f} MB" for file_type, size in sizes.items()]
     shown += [CHECKPOINT] if CHECKPOINT in config.file_types else []
@@ -126,6 +155,7 @@ def _result(config: ConvertConfig, source: Source, intermediate: str) -> StageRe
             "bytes": sizes,
             "parameters": source.parameters,
             "quantized_from": intermediate if config.quantized_types else None,
+            "importance": importance.path.name if importance is not None else None,
             "baseline": str(baseline) if baseline else None,
             "tokenizer": source.vocabulary.origin.name,
             "notes": list(source.vocabulary.notes),

@@ -25,7 +25,8 @@ import gguf
 import numpy
 import numpy.typing
 
-from convert.config import FILE_TYPES, UNQUANTIZED
+from convert.config import FILE_TYPES, UNQUANTIZED, WITHOUT_IMPORTANCE
+from convert.importance import Importance, Weights, write_importance_origin
 from convert.metadata import write_architecture, write_provenance, write_tokenizer
 from convert.source import Source
 from medllama.errors import ResourceError, UnsupportedError
@@ -38,11 +39,16 @@ FREQUENCIES = "rope_freqs.weight"
 
 @dataclass(frozen=True)
 class Plan:
-    """A file's type, and the type and shape (rows first) of every tensor, in the file's order."""
+    """A file's type, the type and shape (rows first) of every tensor in the file's order, and what weights the columns."""
 
     file_type: str
     types: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+    importance: Importance | None = None
+
+    def weights(self, name: str) -> Weights | None:
+        """The weight of each column of a tensor, where it has any."""
+        return self.importance.weights.get(name) if self.importance is not None else None
 
     def tensor_bytes(self, name: str) -> int:
         shape = self.shapes[name]
@@ -82,7 +88,9 @@ class Output:
             left, place = left[written:], place + written
 
 
-def plan_outputs(source: Source, file_types: list[str], intermediate: str) -> list[Plan]:
+def plan_outputs(
+    source: Source, file_types: list[str], intermediate: str, importance: Importance | None = None
+) -> list[Plan]:
     """What each file will hold. `intermediate` is the 16-bit type whose values are quantized.
 
     Raises UnsupportedError where llama.cpp cannot make a file without an importance matrix.
@@ -102,7 +110,8 @@ def plan_outputs(source: Source, file_types: list[str], intermediate: str) -> li
             os.truncate(skeleton, data_start + plans[intermediate].data_bytes)
             for name in file_types:
                 if name not in plans:
-                    plans[name] = Plan(name, _mixture(skeleton, name), shapes)
+                    used = None if name in WITHOUT_IMPORTANCE else importance
+                    plans[name] = Plan(name, _mixture(skeleton, name, has_importance=used is not None), shapes, used)
     return [plans[name] for name in file_types]
 
 
@@ -111,13 +120,13 @@ def _unquantized(shapes: dict[str, tuple[int, ...]], file_type: str) -> dict[str
     return {name: file_type if len(shape) > 1 else "F32" for name, shape in shapes.items()}
 
 
-def _mixture(skeleton: Path, file_type: str) -> dict[str, str]:
+def _mixture(skeleton: Path, file_type: str, *, has_importance: bool) -> dict[str, str]:
     try:
-        return tensor_types(skeleton, FILE_TYPES[file_type])
+        return tensor_types(skeleton, FILE_TYPES[file_type], has_importance=has_importance)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"{file_type} needs an importance matrix, without which its answers would be garbage",
-            hint="choose a type that does not, such as Q2_K or IQ3_S",
+            hint="make one with --importance auto --importance-data DIR, or choose another type, such as Q2_K or IQ3_S",
         ) from error
     except LlamaCppError as error:
         raise UnsupportedError(
@@ -167,6 +176,8 @@ def _write_header(plan: Plan, source: Source, path: Path) -> int:
     write_tokenizer(writer, source.vocabulary, source.template, source.ends)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_file_type(FILE_TYPES[plan.file_type])
+    if plan.importance is not None:
+        write_importance_origin(writer, plan.importance)
     for name, type_name in plan.types.items():
         writer.add_tensor_info(
             name,

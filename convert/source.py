@@ -27,6 +27,7 @@ from medllama.chat import Chat, choose_template
 from medllama.checkpoint import find_base, read_config, require_llama, safetensors_files
 from medllama.errors import InputError
 from medllama.files import read_json, sha256_file
+from medllama.template_guard import guarded
 from medllama.tokenizer import Tokenizer
 from medllama.vocabulary import Vocabulary, load_vocabulary
 
@@ -100,6 +101,7 @@ def read_source(config: ConvertConfig) -> Source:
         progress.message(f"note: {note}")
     tokenizer = Tokenizer(vocabulary)
     template = choose_template(tokenizer, base, config.adapter, config.chat_template)
+    chat = guarded(Chat(template, tokenizer)) if template is not None else None
     return Source(
         base=base,
         shape=shape,
@@ -107,8 +109,8 @@ def read_source(config: ConvertConfig) -> Source:
         adapter=adapter,
         targets=targets,
         vocabulary=vocabulary,
-        template=template,
-        ends=_end_ids(base, config_json, rows, Chat(template, tokenizer) if template is not None else None),
+        template=chat.template if chat is not None else None,
+        ends=_end_ids(base, config_json, rows, chat),
         provenance=_provenance(config, base),
     )
 

@@ -17,7 +17,8 @@ import numpy
 import numpy.typing
 from threadpoolctl import threadpool_limits
 
-from convert.output import Output
+from convert.config import UNQUANTIZED
+from convert.output import Output, Plan
 from convert.source import Source
 from convert.tensors import Target, is_rotated, to_llama_cpp_layout
 from convert.weights import round_to, to_float32
@@ -30,22 +31,32 @@ SLAB_VALUES = 1 << 20
 
 
 class Slab:
-    """Some rows of one tensor in llama.cpp's layout, in each type that is asked for; every type is made once."""
+    """Some rows of one tensor in llama.cpp's layout, as each file wants them; every type is made once."""
 
     def __init__(self, source: Source, target: Target, rows: slice, intermediate: str) -> None:
         self.source, self.target, self.rows, self.intermediate = source, target, rows, intermediate
-        self.in_type = functools.cache(self._in_type)
+        self.values = functools.cache(self._values)
+        self.blocks: dict[tuple[str, bool], Array] = {}
 
-    def _in_type(self, type_name: str) -> Array:
-        """(rows, columns) values of F32, F16 or BF16 (as bits), or (rows, bytes) of a quantized type."""
+    def of(self, plan: Plan) -> Array:
+        """The rows as they stand in a file: (rows, columns), or (rows, bytes) of a quantized type."""
+        type_name, weights = plan.types[self.target.name], plan.weights(self.target.name)
+        if type_name in UNQUANTIZED:
+            return self.values(type_name)
+        key = (type_name, weights is not None)  # the files of one pass share one importance matrix
+        if key not in self.blocks:
+            values = to_float32(self.values(self.intermediate), self.intermediate)
+            self.blocks[key] = quantize_rows(values, type_name, weights)
+        return self.blocks[key]
+
+    def _values(self, type_name: str) -> Array:
+        """(rows, columns) float32, float16, or the bits of bfloat16."""
         stored = self.source.stored.get(self.target.stored)
         if not self.source.is_merged(self.target) and stored is not None and stored.dtype == type_name:
             return self._laid_out(stored.raw(self.rows))
         if type_name == "F32":
             return self._laid_out(self.source.merged(self.target, self.rows))
-        if type_name in ("F16", "BF16"):
-            return round_to(self.in_type("F32"), type_name, self.target.source)
-        return quantize_rows(to_float32(self.in_type(self.intermediate), self.intermediate), type_name)
+        return round_to(self.values("F32"), type_name, self.target.source)
 
     def _laid_out(self, values: Array) -> Array:
         return to_llama_cpp_layout(values, self.target.source, self.source.shape)
@@ -63,7 +74,7 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
     def write(target: Target, rows: slice) -> None:
         slab = Slab(source, target, rows, intermediate)
         for output in outputs:
-            output.write(target.name, rows.start, slab.in_type(output.plan.types[target.name]))
+            output.write(target.name, rows.start, slab.of(output.plan))
 
     # Each thread multiplies its own slab: a multiplication over all cores would wait for the other threads.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:

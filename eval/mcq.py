@@ -1,9 +1,10 @@
 """Multiple choice: the option that a model finds likeliest as the answer to the question, and how sure the accuracy is.
 
-The question alone is the prompt; every option is scored as the whole answer, as if the model had said it. The headline is the
-sum over the option's tokens: the probability of that answer, with no length to divide by (lm-evaluation-harness's acc). It
-favors short options; the means per byte (its acc_norm) and per token favor long predictable ones, so both stand beside it. Of
-the three the untuned embedded base does best by the sum, so the headline compares with the base's best case.
+Every option is scored as the answer to one prompt (eval/wording.py). The headline is the sum over the answer's tokens: its
+probability, with no length to divide by (lm-evaluation-harness's acc). It favors short options; the means per byte (its acc_bytes,
+and acc_norm where all is ASCII) and per token favor long predictable ones, so both stand beside it. Of the three the untuned
+embedded base does best by the sum, so the headline compares with the base's best case. Letters are all as long: there
+the three are one.
 """
 
 from __future__ import annotations
@@ -11,30 +12,50 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy
+
 from eval.scoring import FloatArray
-from eval.statistics import mcnemar_exact, paired_interval, proportion_standard_error, wilson_interval
+from eval.statistics import (
+    bootstrap_interval,
+    mcnemar_exact,
+    paired_interval,
+    proportion_standard_error,
+    wilson_interval,
+)
 from eval.tasks import Question
+from eval.wording import Wording
 
 MEASURES = ("sum", "per_byte", "per_token")
 HEADLINE = "sum"
 PROTOCOL = (
-    "Zero-shot, in the file's chat template: the question is the user's message, each option the assistant's whole answer. An "
-    "option's score is the log-likelihood of the tokens of its text (not of the template's ending): their sum (the headline), the "
-    "sum divided by the text's UTF-8 bytes (per_byte), or by its tokens (per_token). The highest score is the choice; a tie is a "
+    "An option's score is the log-likelihood of the tokens of {answer} (not of a template's ending): their sum (the headline), the "
+    "sum divided by UTF-8 bytes (per_byte), or by tokens (per_token). The highest score is the choice; a tie is a "
     "wrong answer. Intervals: Wilson's for an accuracy, Tango's (1998) score interval for the paired difference, both 95%; p: "
-    "McNemar's exact test, two-sided. Items count as independent."
+    "McNemar's exact test, two-sided. Items count as independent there; bootstrap_95 is over documents, "
+    "{resamples:,} resamples with the run's seed."
 )
+RESAMPLES = 10_000
 ROLES = ("model", "baseline")
 
 
-def item(question: Question, tokens: Sequence[int], scores: Mapping[str, Sequence[FloatArray]]) -> dict[str, Any]:
+def protocol(form: str, wording: Wording, shots: int, origin: str) -> str:
+    """How it was asked and scored, in words."""
+    examples = f"{shots}-shot, the first of {origin}" if shots else "zero-shot"
+    asked = "as plain text" if form == "plain" else "in the file's chat template"
+    answer = "the option's letter" if wording.scored_by == "letter" else "the option's text"
+    return f"Wording: {wording.name}; {examples}, {asked}. " + PROTOCOL.format(answer=answer, resamples=RESAMPLES)
+
+
+def item(
+    question: Question, said: Sequence[str], tokens: Sequence[int], scores: Mapping[str, Sequence[FloatArray]]
+) -> dict[str, Any]:
     """What is kept of one question: a JSON object.
 
-    tokens: (options,) tokens of each option's text; scores: of each role the (options,) log-likelihoods of those tokens.
+    said: (options,) the answers that are scored; tokens: (options,) of each; scores: of each role their (options,) log-likelihoods.
     """
     lengths = {
         "sum": [1] * len(tokens),
-        "per_byte": [len(text.encode()) for text in question.options.values()],
+        "per_byte": [len(text.encode()) for text in said],
         "per_token": list(tokens),
     }
     kept: dict[str, Any] = {
@@ -66,11 +87,13 @@ def choose(scores: Mapping[str, float]) -> str | None:
     return best[0] if len(best) == 1 else None
 
 
-def summarize(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(items: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Accuracies with intervals, their difference, and the same by subject. Needs nothing but the items."""
     roles = [role for role in ROLES if role in items[0]]
     subjects = sorted({kept["subject"] for kept in items})
     summary: dict[str, Any] = {"measure": HEADLINE, **accuracies(items, HEADLINE)}
+    if "difference" in summary:
+        summary["difference"]["bootstrap_95"] = bootstrap(items, seed)
     summary["by_measure"] = {measure: accuracies(items, measure) for measure in MEASURES}
     summary["by_subject"] = [
         {
@@ -108,6 +131,14 @@ def accuracies(items: Sequence[Mapping[str, Any]], measure: str) -> dict[str, An
             "only_baseline_right": lost,
         }
     return found
+
+
+def bootstrap(items: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
+    """The interval of the difference where whole documents are drawn again: wordings of one fact are not independent."""
+    numbers = {document: number for number, document in enumerate(dict.fromkeys(kept["document_id"] for kept in items))}
+    clusters = numpy.array([numbers[kept["document_id"]] for kept in items])
+    gains = [float(kept["model"]["is_right"][HEADLINE]) - kept["baseline"]["is_right"][HEADLINE] for kept in items]
+    return list(bootstrap_interval(numpy.array(gains), clusters, seed, RESAMPLES))
 
 
 def warnings(summary: Mapping[str, Any], items: int) -> list[str]:

@@ -1,7 +1,8 @@
-"""Perplexity of answers: how surprised a model is by the words of answers that it was not trained on.
+"""Perplexity of answers and texts: how surprised a model is by words that it was not trained on.
 
-A base has never seen the template's end of an answer and finds it very unlikely, which says nothing about medicine. So the
-headline is over the tokens of the answers' text; with the endings, the number is the loss that training reports.
+By token it compares models of one tokenizer, by byte of any. A base has never seen the template's end of an answer and
+finds it very unlikely, which says nothing about medicine. So the headline is over the tokens of the answers' text; with
+the endings, the number is the loss that training reports.
 """
 
 from __future__ import annotations
@@ -19,24 +20,36 @@ from eval.statistics import Z_95, clustered_mean
 from eval.tasks import Passage
 
 PROTOCOL = (
-    "Every record is one sequence in the file's chat template, from an empty cache, without a sliding window; records longer than "
-    "the model's context are left out and counted. answer_text: mean negative log-likelihood of the tokens of the answers' text; "
+    "Every record is one sequence in the file's chat template, from an empty cache. A longer one than {window:,} tokens is read in "
+    "windows of so many, each {step:,} tokens after the one before and beginning with BOS; a token is measured "
+    "once, in the first window that holds it. answer_text: mean negative log-likelihood of the tokens of the answers' text; "
     "with_ending: of these and the template's ending of an answer, which is the loss of training. Perplexity is exp of the mean. "
-    "Standard errors: ratio estimator with documents (document_id) as clusters; intervals: 1.96 of them, 95%."
+    "Standard errors: ratio estimator with documents (document_id) as clusters; intervals: 1.96 of them, 95%. "
+    "nats_per_byte divides by the UTF-8 bytes of the same text."
+)
+WINDOWS_PROTOCOL = (
+    "The text of the file is cut into windows of {window:,} tokens that do not overlap, without the rest at its "
+    "end; the first token of "
+    "each is replaced by BOS, and the second half of a window is measured: the definition of llama.cpp's "
+    "llama-perplexity. Perplexity "
+    "is exp of the mean negative log-likelihood of a token. Standard errors: ratio estimator with windows as clusters; intervals: "
+    "1.96 of them, 95%. nats_per_byte divides by the UTF-8 bytes of the measured tokens."
 )
 HEADLINE = "answer_text"
 PARTS = ("answer_text", "with_ending")
 
 
 def item(
-    passage: Passage, is_text: numpy.typing.NDArray[numpy.bool_], scores: Mapping[str, FloatArray]
+    passage: Passage, is_text: numpy.typing.NDArray[numpy.bool_], text_bytes: int, scores: Mapping[str, FloatArray]
 ) -> dict[str, Any]:
-    """What is kept of one record: a JSON object. is_text: (labels,) bool; scores: of each role (labels,) nats."""
+    """What is kept of one record: a JSON object. is_text: (labels,) bool; text_bytes: of the text alone; scores: of each role
+    (labels,) nats."""
     return {
         "id": passage.record_id,
         "document_id": passage.document_id,
         "subject": passage.subject,
         "tokens": {"answer_text": int(is_text.sum()), "with_ending": len(is_text)},
+        "bytes": text_bytes,
         **{
             role: {
                 "log_likelihood": {"answer_text": float(values[is_text].sum()), "with_ending": float(values.sum())},
@@ -46,7 +59,7 @@ def item(
     }
 
 
-def summarize(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(items: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Perplexities with standard errors, their difference, and the same by subject. Needs nothing but the items."""
     subjects = sorted({kept["subject"] for kept in items})
     return {
@@ -70,7 +83,8 @@ def likelihoods(items: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any]
         for role in ROLES
         if role in items[0]
     }
-    found: dict[str, Any] = {"tokens": int(counts.sum()), "documents": len(numbers)}
+    text_bytes = sum(kept["bytes"] for kept in items)
+    found: dict[str, Any] = {"tokens": int(counts.sum()), "documents": len(numbers), "bytes": text_bytes}
     for role, its in sums.items():
         mean = _mean(its, counts)
         interval = mean["interval_95"]
@@ -78,6 +92,7 @@ def likelihoods(items: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any]
             **mean,
             "perplexity": _exp(mean["nats_per_token"]),
             "perplexity_interval_95": interval and [_exp(limit) for limit in interval],
+            "nats_per_byte": float(its.sum()) / text_bytes if part == HEADLINE else None,
         }
     if "baseline" in sums:
         found["difference"] = _mean(sums["model"] - sums["baseline"], counts)

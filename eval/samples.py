@@ -1,8 +1,8 @@
 """Sample answers: what the models say, word for word, to the same questions, beside the answer that was expected.
 
-The questions are those that `examples` names (a recipe's own, in a run) and a few of the held-out conversations, drawn by
-the seed and never picked by hand. They are for people to read: an answer is the expected one word for word, or it is for people
-to judge.
+The questions are those that `examples` names (a recipe's own, in a run), the domain's prompts (eval/domain_prompts.py) and
+held-out conversations, drawn by the seed and never picked by hand. All answers to held-out ones are compared with the expected ones
+(eval/references.py); the first few are kept in the results for people to read.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval import generation, references
+from eval.domain_prompts import PROMPTS
 from eval.tasks import Passage
-from medllama import progress
 from medllama.chat import Chat
-from medllama.llamacpp import Context, Model
+from medllama.llamacpp import Model
 
 PROTOCOL = (
-    "Greedy: the likeliest token each time, from an empty cache, in the file's chat template, until the model ends its answer or "
-    "max_tokens are reached. Held-out questions are the first of their conversations and are drawn by the seed. is_expected: the "
-    "expected answer word for word, but for capitals and whitespace; another answer may be right too."
+    "Greedy: the likeliest token each time, in the file's chat template, until the model ends its answer or max_tokens are reached; "
+    "several answers are computed together. Held-out questions are the first of their conversations and are drawn by the seed. "
+    "is_expected: the expected answer word for word, but for capitals and whitespace; another answer may be right too."
 )
 
 
@@ -34,12 +35,15 @@ class Sample:
 
 
 def draw(
-    examples: Sequence[str], held_out: Mapping[str, Sequence[Passage]], chat: Chat, *, count: int, seed: int
-) -> list[Sample]:
-    """The examples, then `count` held-out conversations; `held_out` maps a task's name to what was measured of it."""
+    examples: Sequence[str], held_out: Mapping[str, Sequence[Passage]], chat: Chat, *, count: int, seed: int,
+    with_domain: bool = False,
+) -> list[Sample]:  # fmt: skip
+    """The examples, the domain's prompts, then `count` held-out conversations; `held_out` maps a task's name to what was measured of
+    it."""
+    asked = [(text, {"origin": "example"}) for text in examples]
+    asked += [(text, {"origin": "domain", "kind": kind}) for kind, text in PROMPTS if with_domain]
     samples = [
-        _sample(({"role": "user", "content": text},), chat, {"origin": "example", "expected": None})
-        for text in examples
+        _sample(({"role": "user", "content": text},), chat, origin | {"expected": None}) for text, origin in asked
     ]
     pool = [(task, passage) for task, passages in held_out.items() for passage in passages if passage.messages]
     for number in sorted(random.Random(seed).sample(range(len(pool)), min(count, len(pool)))):
@@ -57,17 +61,23 @@ def _sample(messages: tuple[dict[str, str], ...], chat: Chat, origin: dict[str, 
 
 def answer(model: Model, samples: Sequence[Sample], max_tokens: int) -> list[dict[str, Any]]:
     """What the model says to each: the text without whitespace at its edges, its tokens, and whether it ended by itself."""
-    if not samples:
-        return []
-    answers = []
-    with Context(model, context_tokens=max(len(sample.prompt) for sample in samples) + max_tokens) as context:
-        for number, sample in enumerate(samples):
-            progress.update(f"answers of {model.path.name}", number, len(samples))
-            said = context.greedy(sample.prompt, max_tokens + 1)  # one more than is kept shows whether it would go on
-            kept = said[:max_tokens]
-            text = model.detokenize(kept).strip()
-            answers.append({"text": text, "tokens": len(kept), "ended": len(said) <= max_tokens})
-    return answers
+    said = generation.answers(model, [sample.prompt for sample in samples], max_tokens)
+    return [
+        {"text": model.detokenize(it.tokens).strip(), "tokens": len(it.tokens), "ended": it.has_ended} for it in said
+    ]
+
+
+def compare(samples: Sequence[Sample], answers: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any] | None:
+    """Every role's answers to the held-out questions against the expected ones; None where there are none."""
+    held_out = [number for number, sample in enumerate(samples) if sample.origin["expected"] is not None]
+    if not held_out:
+        return None
+    expected = [samples[number].origin["expected"] for number in held_out]
+    found: dict[str, Any] = {"protocol": references.PROTOCOL}
+    for role, its in answers.items():
+        texts, tokens, ended = ([its[number][key] for number in held_out] for key in ("text", "tokens", "ended"))
+        found[role] = references.measure(texts, tokens, ended, expected)
+    return found
 
 
 def summarize(
@@ -91,8 +101,5 @@ def summarize(
 
 def _compared(said: dict[str, Any], sample: Sample) -> dict[str, Any]:
     expected = sample.origin["expected"]
-    return {"is_expected": None if expected is None else _words(said["text"]) == _words(expected)}
-
-
-def _words(text: str) -> list[str]:
-    return text.casefold().split()
+    is_expected = None if expected is None else references.words(said["text"]) == references.words(expected)
+    return {"is_expected": is_expected}

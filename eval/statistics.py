@@ -1,8 +1,9 @@
 """The uncertainty of what was measured: pure functions over counts and arrays.
 
 A number of right answers gets Wilson's interval, a difference of two models on the same items Tango's score interval for
-paired proportions, whether it could be chance McNemar's exact test, and a mean over tokens the standard error of a ratio
-whose clusters are documents: tokens of one text, and two wordings of one question, are not independent.
+paired proportions and a bootstrap over documents, whether it could be chance McNemar's exact test, and a mean over
+tokens the standard error of a ratio whose clusters are documents: tokens of one text, and two wordings of one question,
+are not independent.
 
 Wilson 1927, JASA 22:209. Tango 1998, Statistics in Medicine 17:891 (recommended over Wald's by Fagerland, Lydersen and Laake
 2014, Statistics in Medicine 33:2850). McNemar 1947, Psychometrika 12:153. Ratio estimator: Cochran 1977, Sampling Techniques, 6.3.
@@ -72,6 +73,24 @@ def _edge(is_rejected: Callable[[float], bool], inside: float, outside: float) -
         else:
             inside = middle
     return (inside + outside) / 2
+
+
+def bootstrap_interval(
+    values: FloatArray, clusters: numpy.typing.NDArray[numpy.int64], seed: int, resamples: int
+) -> tuple[float, float]:
+    """The 95% percentile interval of a mean, whole clusters drawn again with a fixed seed.
+
+    values: (items,), of a paired comparison the items' differences; clusters: (items,) which items belong together, from 0.
+    """
+    sums = numpy.bincount(clusters, values)
+    sizes = numpy.bincount(clusters)
+    generator = numpy.random.Generator(numpy.random.PCG64(seed))
+    means = []
+    for _ in range(0, resamples, 500):  # a few at a time: they are (500, clusters)
+        drawn = generator.integers(0, len(sums), size=(500, len(sums)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = numpy.quantile(numpy.concatenate(means)[:resamples], [0.025, 0.975])
+    return float(low), float(high)
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:

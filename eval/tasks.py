@@ -1,12 +1,12 @@
-"""A task is a JSONL file: multiple-choice items, or conversations and texts whose likelihood is measured.
+"""What a task is made of, and the JSONL that holds one: multiple-choice items, or conversations and texts to be likely.
 
     {"question": "...", "options": {"A": "...", "B": "..."}, "answer": "B", "document_id": "drug/aspirin/class"}
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "document_id": "..."}
     {"text": "...", "document_id": "..."}
 
-Both are what `medllama prepare` writes. `document_id` says which records are about the same thing (the line stands in for
-it); what precedes its first "/" is the record's subject. A record is known by its SHA-256, so that it
-keeps its name in another order.
+These are what `medllama prepare` writes; the field's own benchmarks are read by eval/benchmark_tasks.py. `document_id` says which
+records are about the same thing (the line stands in for it); what precedes its first "/" is the record's subject. A record is
+known by its SHA-256, so that it keeps its name in another order. An item may have a `context` to read before its question.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Question(Record):
-    """A multiple-choice item; `answer` is a key of `options`."""
+    """A multiple-choice item; `answer` is a key of `options`, `context` what is to be read before the question."""
 
     question: str
     options: dict[str, str]
     answer: str
+    context: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,16 @@ class Passage(Record):
 
 @dataclass(frozen=True)
 class Task:
-    """A file that was read; its records are all of one kind."""
+    """What was read; its records are all of one kind. `benchmark` names the field's task that this is, if it is one; `examples`
+    are answered questions that may stand before the others, and `examples_sha256` the digest of their file."""
 
     name: str
     path: Path
     sha256: str
     records: tuple[Question, ...] | tuple[Passage, ...]
+    benchmark: str = ""
+    examples: tuple[Question, ...] = ()
+    examples_sha256: str | None = None
 
     @property
     def kind(self) -> Literal["multiple_choice", "perplexity"]:
@@ -81,11 +86,9 @@ def read_task(path: Path) -> Task:
 
 
 def _record(value: dict[str, Any], place: str) -> Question | Passage:
-    content = {key: value[key] for key in ("question", "options", "answer", "messages", "text") if key in value}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
     subject, slash, _ = str(value.get("document_id", "")).partition("/")
     known = Record(
-        record_id=str(value.get("sha256") or digest.hexdigest()),
+        record_id=str(value.get("sha256") or content_sha256(value)),
         document_id=str(value.get("document_id") or place),
         subject=subject if slash else str(value.get("source", "")),
     )
@@ -94,6 +97,13 @@ def _record(value: dict[str, Any], place: str) -> Question | Passage:
     if "messages" in value or "text" in value:
         return _passage(value, known, place)
     raise InputError(f"{place}: neither options, messages nor text, but {', '.join(value) or 'nothing'}", hint=HINT)
+
+
+def content_sha256(value: dict[str, Any]) -> str:
+    """The SHA-256 of what a record says, without where it comes from."""
+    keys = ("question", "options", "answer", "context", "messages", "text")
+    content = {key: value[key] for key in keys if key in value}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _question(value: dict[str, Any], known: Record, place: str) -> Question:
@@ -108,7 +118,10 @@ def _question(value: dict[str, Any], known: Record, place: str) -> Question:
         raise InputError(f"{place}: options is no table of 2 to {MOST_OPTIONS} texts", hint=HINT)
     if not isinstance(answer, str) or answer not in options:
         raise InputError(f"{place}: the answer {answer!r} is none of the options {', '.join(options)}", hint=HINT)
-    return Question(**vars(known), question=str(question), options=options, answer=answer)
+    context = value.get("context") or ""
+    if not isinstance(context, str):
+        raise InputError(f"{place}: context is no text", hint=HINT)
+    return Question(**vars(known), question=str(question), options=options, answer=answer, context=context)
 
 
 def _passage(value: dict[str, Any], known: Record, place: str) -> Passage:

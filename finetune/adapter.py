@@ -11,12 +11,31 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from transformers import PreTrainedTokenizerFast
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedTokenizerFast, set_seed
 
+from finetune.train_config import TrainConfig
 from medllama.chat import Chat
 from medllama.files import read_json, write_json
 from medllama.tokenizer import Tokenizer, hugging_face_backend
+
+
+def add_lora(model: Any, config: TrainConfig) -> PeftModel:
+    """The base with a fresh LoRA on its linear layers: A random by the seed, B zero, so that it starts as the base."""
+    set_seed(config.seed)
+    is_all = config.target_modules == ("all-linear",)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules="all-linear" if is_all else list(config.target_modules),
+            use_rslora=config.rslora,
+            use_dora=config.dora,
+            task_type="CAUSAL_LM",
+        ),
+    )
 
 
 def hugging_face_tokenizer(tokenizer: Tokenizer, chat: Chat | None, *, context: int) -> PreTrainedTokenizerFast:
@@ -34,9 +53,12 @@ def hugging_face_tokenizer(tokenizer: Tokenizer, chat: Chat | None, *, context: 
     )
 
 
-def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerFast, folder: Path, *, base_model: str) -> None:
-    """Write adapter and tokenizer. The same adapter gives the same bytes: PEFT's order of target modules is not left to chance."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+def save_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerFast, folder: Path, *, base_model: str, weights: Any = None
+) -> None:
+    """Write adapter and tokenizer. The same adapter gives the same bytes: PEFT's order of target modules is not left to chance.
+    `weights` are the adapter's where the model itself holds a part of them (FSDP)."""
+    model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
     (folder / "README.md").unlink()  # a form to fill in; `medllama package` writes the model card
     path = folder / "adapter_config.json"
     shutil.copymode(path, folder / "adapter_model.safetensors")  # safetensors leaves it readable for its owner alone

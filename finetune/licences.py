@@ -9,6 +9,7 @@ expression with AND, OR or WITH is published where every part of it could be. Th
 from __future__ import annotations
 
 import difflib
+import re
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -18,10 +19,15 @@ OPEN_LICENCES = frozenset({
     "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "Unlicense",
     "CC-BY-1.0", "CC-BY-2.0", "CC-BY-2.5", "CC-BY-3.0", "CC-BY-4.0",
     "CC-BY-SA-1.0", "CC-BY-SA-2.0", "CC-BY-SA-2.5", "CC-BY-SA-3.0", "CC-BY-SA-4.0",
-    "CC0-1.0", "CC-PDDC", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ODC-By-1.0", "OGL-UK-3.0", "PDDL-1.0",
+    "CC-BY-3.0-IGO", "CC-BY-SA-3.0-IGO",
+    "CC0-1.0", "CC-PDDC", "CC-PDM-1.0", "LicenseRef-public-domain",
+    "CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ODC-By-1.0", "OGL-UK-3.0", "PDDL-1.0",
 })  # fmt: skip
 # Terms of data that is given only to those who signed for it, or whose use is restricted beyond what a licence of NC does.
 RESTRICTED = frozenset({"LicenseRef-PhysioNet-Credentialed-1.5.0", "LicenseRef-RAIL-D"})
+# A Creative Commons licence whose version the work does not state, or which SPDX does not list for its country. What
+# stands behind CC-BY(-SA) is a version and a country, so never NC or ND.
+OPEN_PATTERN = re.compile(r"(?:LicenseRef-)?CC-BY(?:-SA)?(?:-[1-4]\.[015](?:-(?!NC|ND)[A-Z]{2,3}|-SCOTLAND)?)?")
 NEAR_MISSES = (*sorted(OPEN_LICENCES), "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0")
 
 
@@ -41,7 +47,7 @@ def canonical(expression: str) -> str:
 def may_be_published(expression: str) -> bool:
     """Whether data under `expression` (in SPDX's spelling) may be given on, changed, to anybody."""
     names = set(expression.replace("(", " ").replace(")", " ").split()) - {"AND", "OR"}
-    return bool(names) and names <= OPEN_LICENCES
+    return bool(names) and all(name in OPEN_LICENCES or OPEN_PATTERN.fullmatch(name) for name in names)
 
 
 def needs_permission(expression: str) -> bool:

@@ -1,7 +1,8 @@
 """The loss: nats per learned token, for the training step and for the measurement before and after.
 
-`token_nats` is cross entropy at the learned places only: prompts and padding cost no head and no softmax. `measure` runs a
-model over whole records and gives the mean with its standard error. Perplexity is e to the mean.
+`token_nats` is cross entropy at the learned places only: prompts and padding cost no head and no softmax. It is one code on every
+device, and through `add_token_nats` the model's own forward, so that DDP and FSDP wrap it like any other. `measure` runs a model
+over whole records and gives the mean with its standard error. Perplexity is e to the mean.
 
 The records of one document resemble each other, so the standard error is that of a ratio over whole documents (Cochran,
 Sampling Techniques, section 6.5): documents are drawn, their tokens come along.
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from finetune.tokenized import TokenizedRecord
 from medllama import progress
@@ -52,40 +54,64 @@ class Loss:
         }
 
 
-def token_nats(causal_model: Any, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy of every learned token: (k,) float32 nats, and (k,) the row of the batch that each belongs to.
+def add_token_nats(causal_model: Any) -> None:
+    """Give a LlamaForCausalLM's forward one more argument, `learned_labels`: with it, it returns `token_nats`."""
+    plain_forward = causal_model.forward
+
+    def forward(*arguments: Any, learned_labels: Tensor | None = None, **named: Any) -> Any:
+        if learned_labels is None:
+            return plain_forward(*arguments, **named)
+        given = {key: value for key, value in named.items() if value is not None}  # PEFT names all that there could be
+        return token_nats(causal_model, labels=learned_labels, **given)
+
+    causal_model.forward = forward
+
+
+def token_nats(causal_model: Any, input_ids: Tensor, labels: Tensor, **packed: Any) -> Tensor:
+    """Cross entropy of every learned token: (k,) float32 nats, row by row.
 
     `causal_model` is a LlamaForCausalLM, its layers with or without LoRA. `input_ids` and `labels` (rows, tokens) are padded at
-    the right, where a causal model's other tokens cannot see it, so no attention mask is needed.
+    the right, where a causal model's other tokens cannot see it, so no attention mask is needed. `packed` holds the position ids
+    and the boundaries of the documents of a packed row (`finetune.packing`).
     """
-    hidden = causal_model.model(input_ids=input_ids, use_cache=False).last_hidden_state[
-        :, :-1
-    ]  # (rows, tokens-1, width)
+    hidden = causal_model.model(input_ids=input_ids, use_cache=False, **packed).last_hidden_state
+    hidden = hidden[:, :-1]  # (rows, tokens-1, width)
     targets = labels[:, 1:]  # (rows, tokens-1): the token after each place
     is_learned = targets != IGNORED_LABEL
     hidden, targets = hidden[is_learned], targets[is_learned]  # (k, width), (k,)
-    pieces = [
-        cross_entropy(causal_model.lm_head(part).float(), target, reduction="none")
-        for part, target in zip(hidden.split(HEAD_TOKENS), targets.split(HEAD_TOKENS), strict=True)
-    ]
-    return torch.cat(pieces), is_learned.nonzero()[:, 0]
+    parts = list(zip(hidden.split(HEAD_TOKENS), targets.split(HEAD_TOKENS), strict=True))
+    head = causal_model.lm_head
+    if torch.is_grad_enabled() and len(parts) > 1:  # the logits of one part at a time exist in the backward pass too
+        pieces = [checkpoint(_head_nats, head, part, target, use_reentrant=False) for part, target in parts]
+    else:
+        pieces = [_head_nats(head, part, target) for part, target in parts]
+    return torch.cat(pieces)
+
+
+def _head_nats(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """`hidden` (k, width), `targets` (k,) -> (k,) float32 nats."""
+    return cross_entropy(head(hidden).float(), targets, reduction="none")
 
 
 @torch.no_grad()
-def measure(causal_model: Any, records: Sequence[TokenizedRecord], label: str) -> Loss:
-    """The loss of a model over records, dropout off. The same records give the same figure, whatever came before."""
-    was_training = causal_model.training
-    causal_model.eval()
-    device = causal_model.lm_head.weight.device
+def measure(model: Any, records: Sequence[TokenizedRecord], label: str) -> Loss:
+    """The loss of a model over records, dropout off. The same records give the same figure, whatever came before.
+
+    `model` is one that `add_token_nats` was applied to, with or without LoRA or a wrapper around it.
+    """
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
     sums = torch.zeros(len(records), dtype=torch.float64)
     done = 0
     for batch in _batches(records):
         input_ids, labels = _padded([records[position] for position in batch])
-        nats, rows = token_nats(causal_model, input_ids.to(device), labels.to(device))
-        sums.index_add_(0, torch.tensor(batch)[rows.cpu()], nats.double().cpu())
+        nats = model(input_ids=input_ids.to(device), learned_labels=labels.to(device)).double().cpu()
+        rows = (labels[:, 1:] != IGNORED_LABEL).nonzero()[:, 0]
+        sums.index_add_(0, torch.tensor(batch)[rows], nats)
         done += len(batch)
         progress.update(f"{label}: {done:,} of {len(records):,} records")
-    causal_model.train(was_training)
+    model.train(was_training)
     return summarize(sums.tolist(), records)
 
 

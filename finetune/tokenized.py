@@ -79,10 +79,13 @@ class RecordEncoder:
         self.embedding_rows = embedding_rows
         self.max_length = max_length
 
-    def encode_file(self, path: Path) -> Tokenized:
-        """The records of a JSONL file. Raises InputError with file and line for what cannot be a record."""
+    def encode_file(self, path: Path, learn: str = "all") -> Tokenized:
+        """The records of a JSONL file, or those with `messages` or `text` alone. Raises InputError with file and line for what
+        cannot be a record."""
         records, truncated, dropped = [], 0, 0
         for place, record in read_jsonl(path):
+            if learn != "all" and learn not in record and not {"messages", "text"}.isdisjoint(record):
+                continue
             labelled = self.encode(record, place)
             truncated += len(labelled.input_ids) > self.max_length
             ids = numpy.array(labelled.input_ids[: self.max_length], dtype=numpy.int32)

@@ -2,58 +2,43 @@
 
     medllama train --base-model DIR_OR_HUB_ID --data runs/tiny/data --output-dir adapter
 
-    base, data -> checked -> ids and labels -> loss of the base -> LoRA -> best checkpoint -> loss of the tuned model -> adapter/
+    base, data -> checked -> ids and labels -> loss of the base -> LoRA, phase by phase -> loss of the tuned model -> adapter/
 
 The adapter's folder holds what PEFT loads (`finetune.adapter`), and
-    metrics.jsonl    one JSON object a log: step, epoch, loss, learning_rate, validation_loss, tokens
+    metrics.jsonl    one JSON object a log (`finetune.metrics`)
+    tensorboard/     the same for TensorBoard, unless --reporters says otherwise
     training.json    the base's digests, hyperparameters, data and its NOTICE, counts, losses before and after, versions
 
 The model learns answers and their end tokens, and all of plain texts. With validation records the checkpoint with the lowest
-validation loss is kept, else the last. The same configuration gives the same adapter bytes on the same machine. Checkpoints
-lie in a folder beside the output while the training runs. What it does not do yet: packing, QLoRA, resuming, several GPUs.
+validation loss is kept, else the last. The same configuration gives the same adapter bytes on the same machine, also where it was
+killed and started again: it goes on from its last checkpoint, in a folder beside the output (`finetune.checkpoints`).
+Several GPUs or machines: `accelerate launch` (docs/training.md). The losses stand beside that on a general text, so that what
+the base forgets shows.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
-import random
-import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.config import TrainConfig
-from finetune.tokenized import RecordEncoder, Tokenized
+from finetune.checkpoints import Checkpoints, fingerprint
+from finetune.measured import held_out_records
+from finetune.metrics import Diverged
+from finetune.train_config import TrainConfig
+from finetune.training_data import CheckedBase, open_base, read_phases
 from medllama import progress
-from medllama.chat import Chat, choose_template
-from medllama.checkpoint import base_digests, find_base, read_config, require_llama, safetensors_files
+from medllama.checkpoint import base_digests
 from medllama.config import as_json
 from medllama.errors import InputError
-from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, read_text, require_disk, write_json
-from medllama.rundir import versions
+from medllama.files import atomic_directory, read_json, read_text, require_disk, write_json
+from medllama.rundir import is_main_process, versions
 from medllama.stages import StageResult
-from medllama.tokenizer import Tokenizer
-from medllama.vocabulary import load_vocabulary
+from medllama.training_cost import disk_bytes
 
-SPLITS = ("train", "validation", "test")
-TOKENIZER_BYTES = 20_000_000  # Llama 3's tokenizer.json has 17 MB
-MEASURED_RECORDS = 400  # of validation and of test, so that measuring takes a small part of the time; the error is said
-
-
-@dataclass(frozen=True)
-class CheckedBase:
-    """A base whose files were checked; its weights are not loaded."""
-
-    folder: Path
-    config: dict[str, Any]
-    tokenizer: Tokenizer
-    chat: Chat | None
-
-    @property
-    def context(self) -> int:
-        return int(self.config.get("max_position_embeddings") or 2048)
+NOT_HYPERPARAMETERS = ("base_model", "data", "output_dir")
 
 
 def train(config: TrainConfig) -> StageResult:
@@ -61,135 +46,85 @@ def train(config: TrainConfig) -> StageResult:
     started = time.monotonic()
     _require_replaceable(config.output_dir)
     base = open_base(config)
-    data = read_data(config, base)
-    scratch = config.output_dir.with_name(f"{config.output_dir.name}.checkpoints{PARTIAL_SUFFIX}")
-    shutil.rmtree(scratch, ignore_errors=True)
+    phases = read_phases(config, base)
+    checkpoints = Checkpoints(config.output_dir)
+    is_main = is_main_process()
     try:
-        with atomic_directory(config.output_dir) as partial:
-            training = _train(config, base, data, partial, scratch)
+        with atomic_directory(config.output_dir) if is_main else contextlib.nullcontext() as partial:
+            training = _train(config, base, phases, checkpoints, partial)
             training["seconds"] = round(time.monotonic() - started, 1)
-            write_json(partial / "training.json", training)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            if partial is not None:
+                write_json(partial / "training.json", training)
+    except Diverged:
+        checkpoints.remove()  # they would go there again
+        raise
+    if is_main:
+        checkpoints.remove()
     return StageResult(config.output_dir, _summary(training))
 
 
-def open_base(config: TrainConfig) -> CheckedBase:
-    """Find the base and check all that can be checked without loading it."""
-    folder = find_base(config.base_model)
-    settings = read_config(folder)
-    require_llama(settings, folder)
-    safetensors_files(folder)
-    tokenizer = Tokenizer(load_vocabulary(folder))
-    template = choose_template(tokenizer, folder, None, config.chat_template)
-    return CheckedBase(folder, settings, tokenizer, None if template is None else Chat(template, tokenizer))
-
-
-def read_data(config: TrainConfig, base: CheckedBase) -> dict[str, Tokenized]:
-    """The records of each split as ids; only train.jsonl has to be there. What was cut or dropped is said."""
-    path = config.data / "train.jsonl"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist", hint="make it: medllama prepare --source ... --output-dir DIR")
-    max_length = min(config.max_length, base.context)
-    rows = int(base.config["vocab_size"])
-    encoder = RecordEncoder(base.tokenizer, base.chat, embedding_rows=rows, max_length=max_length)
-    files = {split: config.data / f"{split}.jsonl" for split in SPLITS}
-    data = {split: encoder.encode_file(file) if file.is_file() else Tokenized([]) for split, file in files.items()}
-    for split, tokenized in data.items():
-        total = len(tokenized.records) + tokenized.dropped
-        if tokenized.truncated:
-            progress.message(
-                f"note: {tokenized.truncated:,} of {total:,} {split} records are cut at {max_length:,} tokens"
-            )
-        if tokenized.dropped:
-            progress.message(f"note: {tokenized.dropped:,} of {total:,} {split} records have no token left to learn")
-    if not data["train"].records:
-        raise InputError(f"{path} has no record to learn from", hint="prepare data with records, or raise --max-length")
-    if not data["validation"].records:
-        progress.message("note: there are no validation records, so the last checkpoint is kept, not the best")
-    return data
-
-
 def _train(
-    config: TrainConfig, base: CheckedBase, data: dict[str, Tokenized], folder: Path, scratch: Path
+    config: TrainConfig, base: CheckedBase, phases: dict[str, Any], checkpoints: Checkpoints, folder: Path | None
 ) -> dict[str, Any]:
-    """Train, write the adapter into `folder`, and return the content of training.json."""
+    """Train, write the adapter into `folder` (None: another process does), and return the content of training.json."""
     # Read when torch is imported: threads that wait for each other sleep. Spinning, they made training five to ten times
     # slower on two cores that other programs use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from finetune.base import choose_dtype, load_base, quiet_libraries
+    from finetune.base import quiet_libraries
 
     # Read before the training, so that nothing can fail after it but the disk.
     progress.update("reading the base")
     digests, card = base_digests(base.folder), _data_card(config.data)
+    held_out = held_out_records(config, base, phases)
     with quiet_libraries():
         from finetune.adapter import hugging_face_tokenizer, save_adapter
-        from finetune.trainer import AdapterTrainer, add_lora, total_steps, trainer_arguments
+        from finetune.phases import Training
+        from finetune.trainer import require_device_for
 
-        dtype = choose_dtype(config.dtype)
-        progress.update("loading the base")
-        model = add_lora(load_base(base.folder, dtype), config)
-        trainable, _ = model.get_nb_trainable_parameters()
-        # The best, the last and the final adapter in float32, each with its tokenizer.
-        require_disk(folder, 3 * (4 * trainable + TOKENIZER_BYTES), "training an adapter")
-
-        records = data["train"].records
-        steps = total_steps(config, len(records))
-        held_out = {split: _sample(data[split], config.seed) for split in SPLITS[1:] if data[split].records}
+        require_device_for(config)
         tokenizer = hugging_face_tokenizer(base.tokenizer, base.chat, context=base.context)
-        trainer = AdapterTrainer(
-            model,
-            trainer_arguments(config, steps=steps, dtype=dtype, scratch=scratch, validates="validation" in held_out),
-            records=records,
-            validation=held_out["validation"].records if "validation" in held_out else [],
-            tokenizer=tokenizer,
-            metrics_path=folder / "metrics.jsonl",
-        )
-        with model.disable_adapter():
-            before = _losses(trainer.causal_model, held_out, "the base")
-        training_started = time.monotonic()
-        trainer.train()
-        training_seconds = time.monotonic() - training_started
-        after = _losses(trainer.causal_model, held_out, "the tuned model")
-        save_adapter(model, tokenizer, folder, base_model=config.base_model)
+        progress.update("loading the base")
+        training = Training(config, base, tokenizer, checkpoints)
+        if folder is not None:
+            require_disk(folder, disk_bytes(training.trainable_parameters), "training an adapter")
+            chat_sha256 = None if base.chat is None else base.chat.sha256
+            checkpoints.begin(fingerprint(config, digests, chat_sha256, training.processes))
+        before = training.losses(held_out, "the base", adapter=False)
+        finished = {name: training.run(name, phase) for name, phase in phases.items()}
+        after = training.losses(held_out, "the tuned model", adapter=True)
+        if folder is not None:
+            save_adapter(training.model, tokenizer, folder, base_model=config.base_model, weights=training.weights())
+            checkpoints.collect_logs(list(phases), folder)
 
+    last = list(finished.values())[-1]
     return {
         "base": {"name": config.base_model, "files": digests},
-        "hyperparameters": {
-            key: value for key, value in as_json(config).items() if key not in ("base_model", "data", "output_dir")
-        },
+        "hyperparameters": {key: value for key, value in as_json(config).items() if key not in NOT_HYPERPARAMETERS},
+        "merge_base": "the 16-bit base" if config.quantization != "none" else "the base",
         "chat_template_sha256": None if base.chat is None else base.chat.sha256,
         "data": card,
-        "records": {split: tokenized.as_json() for split, tokenized in data.items()},
+        "records": {
+            split: _sum([phase.data[split].as_json() for phase in phases.values()])
+            for split in ("train", "validation", "test")
+        },
         "loss": {split: {"base": before[split], "tuned": after[split]} for split in held_out},
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step or trainer.state.global_step,
-        "trained_tokens": int(trainer.tokens_seen),
-        "trainable_parameters": trainable,
-        "device": str(trainer.args.device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "training_seconds": round(training_seconds, 1),
+        "steps": sum(phase["steps"] for phase in finished.values()),
+        "best_step": last["best_step"],
+        "trained_tokens": last["trained_tokens"],
+        "phases": finished,
+        "trainable_parameters": training.trainable_parameters,
+        "processes": training.processes,
+        "device": str(training.device),
+        "dtype": str(training.dtype).removeprefix("torch."),
+        "attention": training.attention,
+        "training_seconds": round(sum(phase["seconds"] for phase in finished.values()), 1),
         "versions": versions(),
     }
 
 
-def _sample(data: Tokenized, seed: int) -> Tokenized:
-    """At most MEASURED_RECORDS records, drawn by the seed."""
-    number = min(MEASURED_RECORDS, len(data.records))
-    return data.only(sorted(random.Random(f"measured {seed}").sample(range(len(data.records)), number)))
-
-
-def _losses(causal_model: Any, held_out: dict[str, Tokenized], name: str) -> dict[str, dict[str, Any]]:
-    from finetune.losses import measure
-
-    found = {split: measure(causal_model, data.records, f"{name} on {split}") for split, data in held_out.items()}
-    for split, loss in found.items():
-        if not math.isfinite(loss.nats):
-            raise InputError(
-                f"the loss of {name} on the {split} records is {loss.nats}",
-                hint="its weights may overflow in this dtype: try --dtype float32, or bfloat16 on a GPU",
-            )
-    return {split: loss.as_json() for split, loss in found.items()}
+def _sum(counts: list[dict[str, int]]) -> dict[str, int]:
+    """The counts of all phases."""
+    return {key: sum(count[key] for count in counts) for key in counts[0]}
 
 
 def _data_card(folder: Path) -> dict[str, Any]:
@@ -213,9 +148,10 @@ def _summary(training: dict[str, Any]) -> dict[str, Any]:
     """What the table and `--json` show."""
     losses = training["loss"]
     line = f"{training['steps']:,} steps, {training['trained_tokens']:,} tokens"
-    if split := next(iter(losses), None):
-        base, tuned = losses[split]["base"], losses[split]["tuned"]
-        line += f", {split} perplexity {base['perplexity']:,.2f} -> {tuned['perplexity']:,.2f}"
+    for split in ("validation" if "validation" in losses else "test", "general"):
+        if split in losses:
+            base, tuned = losses[split]["base"], losses[split]["tuned"]
+            line += f", {split} perplexity {base['perplexity']:,.2f} -> {tuned['perplexity']:,.2f}"
     return {
         "line": line,
         "steps": training["steps"],

@@ -3,60 +3,66 @@
 The trainer gets ids and labels that are ready (`finetune.tokenized`): TRL tokenizes nothing, renders nothing and masks nothing.
 Overridden are
 - the order: records of like length share a batch, so that little is padding; it depends on the seed and the epoch alone
-- the loss on a CPU: TRL's scores every place, prompts and padding too, and its entropy: 40% more time on a small model
+- the loss: TRL's scores every place, prompts and padding too, and its entropy: 40% more time on a small model
 - the evaluation: the exact mean per learned token over all validation records, the same figure as in training.json
-- the log: one JSON object a line in metrics.jsonl, and the live line
+- the log: one JSON object a line in metrics.jsonl, and the live line (`finetune.metrics`)
 
-Checkpoints, the best of them, schedules, clipping, accumulation and devices stay Transformers' own.
+Checkpoints, the best of them, resuming, early stopping, schedules, clipping, accumulation, optimizers, reporters and several
+processes stay Transformers' own.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import random
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerControl, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
+from transformers.integrations import INTEGRATION_TO_CALLBACK, TensorBoardCallback
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from finetune.config import TrainConfig
-from finetune.losses import measure, token_nats
+from finetune.losses import measure
+from finetune.metrics import Metrics
+from finetune.packing import Collator, LikeLengths, as_rows, for_the_model, row_lengths, tokens_in
 from finetune.tokenized import TokenizedRecord
-from medllama import progress
-from medllama.errors import InputError
-
-PADDING_ID = 0  # any id does: padding is learned nowhere and seen by nobody, and many bases have no pad token
-POOL_BATCHES = 50  # records are sorted by length within so many batches: little padding, and still random
+from finetune.train_config import CUDA_ONLY_OPTIMIZERS, TrainConfig
+from medllama.errors import InputError, UnsupportedError
 
 
-def add_lora(model: Any, config: TrainConfig) -> PeftModel:
-    """The base with a fresh LoRA on its linear layers: A random by the seed, B zero, so that it starts as the base."""
-    set_seed(config.seed)
-    is_all = config.target_modules == ("all-linear",)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules="all-linear" if is_all else list(config.target_modules),
-            task_type="CAUSAL_LM",
-        ),
-    )
+def require_device_for(config: TrainConfig) -> None:
+    """Raise UnsupportedError for what only a CUDA GPU can do, InputError for reporters that Transformers does not know."""
+    needs_gpu = {
+        f"optimizer {config.optimizer}": config.optimizer in CUDA_ONLY_OPTIMIZERS,
+        "liger": config.liger,
+        "attention flash_attention_2": config.attention == "flash_attention_2",
+        # PyTorch has no backward pass of it on a CPU.
+        "attention flex_attention": config.attention == "flex_attention",
+    }
+    if not torch.cuda.is_available():
+        for what, is_asked in needs_gpu.items():
+            if is_asked:
+                raise UnsupportedError(f"{what} needs a CUDA GPU, and there is none here", hint="leave it out")
+    for name in config.reporters:
+        if name not in (*INTEGRATION_TO_CALLBACK, "none"):
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise InputError(f"reporters: Transformers knows no {name!r}", hint=f"known are {known}, or none")
 
 
-def total_steps(config: TrainConfig, records: int) -> int:
+def total_steps(config: TrainConfig, rows: int, processes: int = 1) -> int:
     """Optimizer steps of the whole training."""
-    batches = math.ceil(records / config.batch_size)
+    batches = math.ceil(rows / (config.batch_size * processes))
     steps_per_epoch = math.ceil(batches / config.gradient_accumulation)
     return config.max_steps or math.ceil(config.epochs * steps_per_epoch)
 
@@ -64,10 +70,11 @@ def total_steps(config: TrainConfig, records: int) -> int:
 def trainer_arguments(
     config: TrainConfig, *, steps: int, dtype: torch.dtype, scratch: Path, validates: bool
 ) -> SFTConfig:
-    """The configuration in TRL's words. Nothing is reported, nothing is prepared, nothing is sent."""
+    """The configuration in TRL's words. Files are written under `scratch`, and nothing is sent that no reporter was named for."""
     has_gpu = torch.cuda.is_available()
-    evaluate_every = math.ceil(steps / config.evaluations)
-    strategy = "steps" if validates else "no"
+    log_every = max(1, min(10, steps // 50))
+    # A checkpoint follows a log: resumed, the next log is the mean of the same steps.
+    evaluate_every = log_every * math.ceil(steps / config.evaluations / log_every)
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=steps,
@@ -77,29 +84,33 @@ def trainer_arguments(
         lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
         warmup_steps=math.ceil(config.warmup_share * steps),
         weight_decay=config.weight_decay,
+        optim=config.optimizer,
         gradient_checkpointing=None,  # the old name of the next, which TRL would set
         activation_checkpointing=config.gradient_checkpointing,
+        torch_compile=config.compile,
         bf16=has_gpu and dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=not has_gpu,
         seed=config.seed,
-        eval_strategy=strategy,
+        eval_strategy="steps" if validates else "no",
         eval_steps=evaluate_every,
-        save_strategy=strategy,
+        save_strategy="steps",
         save_steps=evaluate_every,
         save_total_limit=1,  # and the best one
-        save_only_model=True,
         load_best_model_at_end=validates,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model="eval_loss" if validates else None,
         greater_is_better=False,
-        logging_steps=max(1, min(10, steps // 50)),
+        restore_callback_states_from_checkpoint=True,  # how often validation did not improve
+        logging_steps=log_every,
         logging_nan_inf_filter=False,  # a NaN must show
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         dataloader_num_workers=0,
         dataloader_pin_memory=has_gpu,
         disable_tqdm=True,
-        report_to="none",
+        report_to=[name for name in config.reporters if name != "tensorboard"] or "none",
+        ddp_find_unused_parameters=False,
+        push_to_hub=False,
     )
 
 
@@ -110,126 +121,80 @@ class AdapterTrainer(SFTTrainer):
         self,
         model: PeftModel,
         arguments: SFTConfig,
+        config: TrainConfig,
         *,
-        records: Sequence[TokenizedRecord],
+        rows: Dataset,
         validation: Sequence[TokenizedRecord],
         tokenizer: PreTrainedTokenizerFast,
-        metrics_path: Path,
+        metrics: Metrics,
     ) -> None:
-        self.lengths = [len(record) for record in records]
+        self.lengths = row_lengths(rows)
         self.validation = validation
-        self.metrics_path = metrics_path
+        self.metrics = metrics
         self.tokens_seen = torch.tensor(0)
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=as_dataset(records),
-            eval_dataset=as_dataset(validation) if validation else None,
+            train_dataset=rows,
+            eval_dataset=as_rows(validation[:1], max_length=1, packing=False) if validation else None,
             processing_class=tokenizer,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=PADDING_ID),
+            data_collator=Collator(packing=config.packing),
         )
         self.remove_callback(PrinterCallback)
-
-    @property
-    def causal_model(self) -> Any:
-        """The LlamaForCausalLM inside, LoRA in its layers."""
-        return self.model.get_base_model()
-
-    @property
-    def scores_learned_places_only(self) -> bool:
-        """On a GPU TRL's kernel does that itself; several processes need the call through their wrapper, which TRL makes."""
-        return self.args.device.type == "cpu" and self.accelerator.num_processes == 1
+        self.add_callback(LastStep())
+        if "tensorboard" in config.reporters:
+            to_files = TensorBoardCallback()
+            to_files.logging_dir = str(Path(arguments.output_dir) / "tensorboard")
+            self.add_callback(to_files)
+        if config.patience is not None and validation:
+            self.add_callback(EarlyStoppingCallback(early_stopping_patience=config.patience))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         arguments = self.args
-        batch_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        return LikeLengths(self.lengths, batch_size, arguments.seed)
+        together = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        return LikeLengths(self.lengths, together, arguments.seed)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Nats summed over the learned tokens of a batch, divided by their number in the whole optimizer step."""
-        self.tokens_seen = self.tokens_seen.to(inputs["input_ids"].device) + inputs["attention_mask"].sum()
-        if not self.scores_learned_places_only:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        nats, _ = token_nats(self.causal_model, inputs["input_ids"], inputs["labels"])
-        return nats.sum() / num_items_in_batch
+        self.tokens_seen = self.tokens_seen.to(inputs["input_ids"].device) + tokens_in(inputs)
+        nats = model(**for_the_model(inputs), learned_labels=inputs["labels"])
+        # Each process sees its own part of the step, and gradients are averaged over processes.
+        return nats.sum() / num_items_in_batch * self.accelerator.num_processes
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The loss on the validation records; Transformers keeps the checkpoint where it is lowest."""
-        metrics = {"eval_loss": measure(self.causal_model, self.validation, "validation").nats}
+        metrics = {"eval_loss": measure(self.scored_model, self.validation, "validation").nats}
         self.log(metrics)
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @property
+    def scored_model(self) -> Any:
+        """What answers a measurement: with FSDP only the wrapped model has its weights together."""
+        return self.model_wrapped if self.is_fsdp_enabled else self.model
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Write a log to metrics.jsonl and show it. Raises InputError where the loss is no number any more."""
+        """Write a log to metrics.jsonl and show it. Raises InputError where the loss is no number any more, or has exploded."""
         super().log(logs, start_time)
-        if "loss" not in logs and "eval_loss" not in logs:
-            return  # Transformers' summary at the end
-        step, loss, tokens = self.state.global_step, logs.get("loss"), int(self.tokens_seen)
-        for value in (loss, logs.get("eval_loss")):
-            if value is not None and not math.isfinite(value):
-                raise diverged(value, step, self.args.learning_rate)
-        entry = {
-            "step": step,
-            "epoch": round(self.state.epoch or 0.0, 4),
-            "loss": loss,
-            "learning_rate": logs.get("learning_rate"),
-            "validation_loss": logs.get("eval_loss"),
-            "tokens": tokens,
-        }
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        if loss is not None and start_time is not None:
-            speed = tokens / (time.time() - start_time)
-            progress.update(f"loss {loss:.3f}  {speed:,.0f} tokens/s", step, self.state.max_steps)
+        if "loss" in logs or "eval_loss" in logs:  # else it is Transformers' summary at the end
+            self.metrics.write(logs, self.state, self.all_tokens_seen(), is_main=self.args.process_index == 0)
+
+    def all_tokens_seen(self) -> int:
+        """Of all processes, since the beginning of this training, also where it was resumed."""
+        seen = self.accelerator.reduce(self.tokens_seen.to(self.accelerator.device), reduction="sum")
+        return int(seen) + self.metrics.tokens_when_resumed
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: `medllama package` writes the model card."""
 
 
-def diverged(loss: float, step: int, learning_rate: float) -> InputError:
-    return InputError(
-        f"the loss became {loss} at step {step}: learning_rate {learning_rate:g} is too high",
-        hint=f"try --learning-rate {learning_rate / 10:g}, or a longer --warmup-share; nothing was written",
-    )
+class LastStep(TrainerCallback):
+    """The last step is logged and measured too, also where the steps are no multiple of the intervals."""
 
-
-class LikeLengths(Sampler[int]):
-    """The order of an epoch: shuffled, sorted by length within pools of batches, the batches shuffled again.
-
-    Only the last batch is incomplete. The order depends on the seed and the epoch, not on what ran before.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        draw = random.Random(f"order {self.seed} {self.epoch}")
-        order = list(range(len(self.lengths)))
-        draw.shuffle(order)
-        whole = len(order) - len(order) % self.batch_size
-        pool = self.batch_size * POOL_BATCHES
-        batches: list[list[int]] = []
-        for start in range(0, whole, pool):
-            alike = sorted(order[start : min(start + pool, whole)], key=self.lengths.__getitem__)
-            batches += [alike[first : first + self.batch_size] for first in range(0, len(alike), self.batch_size)]
-        draw.shuffle(batches)
-        return iter([position for batch in [*batches, order[whole:]] for position in batch])
-
-
-def as_dataset(records: Sequence[TokenizedRecord]) -> Dataset:
-    """The records as TRL takes them."""
-    return Dataset.from_dict(
-        {"input_ids": [record.input_ids for record in records], "labels": [record.labels for record in records]}
-    )
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = bool(args.load_best_model_at_end)
+        return control

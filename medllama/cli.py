@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 from medllama import __version__
 from medllama.config import Option, add_flag, add_flags, options
 from medllama.errors import MedllamaError, ResourceError, UsageError
+from medllama.gpus import GPUS
+from medllama.rundir import is_main_process
 from medllama.stages import ASKED_FOR, BY_NAME, STAGES, Stage, StageResult
 
 EXAMPLES = """examples:
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         if (told := _of_the_machine(error)) is None:
             raise
         return _fail(told, as_json=as_json)
+    if not is_main_process():
+        return 0
     if as_json:
         print(json.dumps(outcome, ensure_ascii=False))
     elif "path" in outcome:
@@ -140,6 +144,7 @@ def parser() -> _Parser:
     plan = _verb(verbs, "plan", "what a run will need: disk, memory, time, licences; touches nothing")
     plan.add_argument("recipe", metavar="RECIPE", help="a recipe's path or name")
     plan.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    plan.add_argument("--gpu", metavar="NAME", help=f"memory and time of the training on one of: {', '.join(GPUS)}")
     runs = _verb(verbs, "runs", "the runs with size, certificate and accuracy; `remove NAME` removes one")
     runs.add_argument("action", nargs="?", choices=("list", "remove"), default="list", help="default: list")
     runs.add_argument("name", nargs="?", metavar="NAME", help="the run to remove")
@@ -191,7 +196,7 @@ def _dispatch(given: argparse.Namespace) -> dict[str, Any]:
     if given.verb == "plan":
         from medllama.plan import plan
 
-        return plan(load_recipe(given.recipe), given.runs_dir)
+        return plan(load_recipe(given.recipe), given.runs_dir, given.gpu)
     from medllama.pipeline import run_alone, run_asked_for
 
     if given.verb in BY_NAME and (given.recipe is None or BY_NAME[given.verb].positional):

@@ -9,9 +9,9 @@
 together. Fields may be str, int, float, bool, Path, Literal, tuple[str, ...], dict (recipes only), or one of these or None.
 
 A field's `kind` says what its value names: "path" (an existing file or folder), "model" (a folder or a hub id),
-"source" (KIND:PATH), "template" (a file, or a name that is no file), "output" (what the stage makes), "text" (a sentence,
-whose commas separate nothing) or "value". The first four are inputs: their contents are part of what decides whether a stage
-has to run again.
+"source" (KIND:PATH), "task" (NAME:PATH, a NAME or a file), "template" (a file, or a name that is no file), "output" (what the
+stage makes), "text" (a sentence, whose commas separate nothing) or "value". The first five are inputs: their contents
+are part of what decides whether a stage has to run again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from medllama.errors import RecipeError
 
 Config = TypeVar("Config")
 REQUIRED = dataclasses.MISSING
-INPUT_KINDS = ("path", "model", "source", "template")
+INPUT_KINDS = ("path", "model", "source", "task", "template")
 HUB_SOURCES = ("hf:", "pmc:")  # kinds of sources that may name what is not on this disk
 
 
@@ -219,8 +219,8 @@ def input_paths(config: Any) -> dict[str, list[Path]]:
         if entry.kind not in INPUT_KINDS or value in (None, ""):
             continue
         names = value if entry.is_list else [value]
-        if entry.kind == "source":
-            names = [source_path(name) for name in names]
+        if entry.kind in NAMED_KINDS:
+            names = [NAMED_KINDS[entry.kind](name) for name in names]
         found[entry.name] = [Path(name) for name in names if name and Path(name).exists()]
     return found
 
@@ -242,10 +242,11 @@ def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path
             continue
         ready = []
         for text in map(str, value if entry.is_list else [value]):
-            name = source_path(text) if entry.kind == "source" else text
+            name = NAMED_KINDS[entry.kind](text) if entry.kind in NAMED_KINDS else text
             places = [folder / Path(name).expanduser() for folder in folders if name]
             if (found := next((place for place in places if place.exists()), None)) is not None:
-                ready.append(_with_path(text, str(found.resolve())) if entry.kind == "source" else str(found.resolve()))
+                path = str(found.resolve())
+                ready.append(_with_path(text, path) if entry.kind in NAMED_KINDS else path)
                 continue
             ready.append(text)
             is_hub_source = entry.kind == "source" and text.startswith(HUB_SOURCES)
@@ -256,10 +257,20 @@ def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path
     return resolved, problems
 
 
-def _with_path(source: str, path: str) -> str:
-    """`KIND:PATH?licence=SPDX` with another path."""
-    place, question_mark, query = source.partition("?")
-    return f"{place.partition(':')[0]}:{path}{question_mark}{query}"
+def task_path(task: str) -> str:
+    """The path inside `NAME:PATH?shots=PATH`, or the file that a task without a name is; empty for a name alone."""
+    place = task.partition("?")[0]
+    return place.partition(":")[2] if ":" in place else place if Path(place).suffix or "/" in place else ""
+
+
+NAMED_KINDS = {"source": source_path, "task": task_path}
+
+
+def _with_path(named: str, path: str) -> str:
+    """`KIND:PATH?licence=SPDX`, or a file without a name, with another path."""
+    place, question_mark, query = named.partition("?")
+    kind, colon, _ = place.partition(":")
+    return f"{kind + colon if colon else ''}{path}{question_mark}{query}"
 
 
 def looks_like_hub_id(name: str) -> bool:

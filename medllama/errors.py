@@ -27,6 +27,11 @@ class MedllamaError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """The message and the hint for a page or a program: one line."""
+        return ". ".join(part for part in (self.message, self.hint) if part) + "."
+
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 

@@ -19,8 +19,9 @@ from medllama.vocabulary import TokenType, Vocabulary
 
 @dataclass(frozen=True)
 class GgufMetadata:
-    """A GGUF's chat (None where it has no template) and the longest context that it allows, in tokens."""
+    """A GGUF's tokenizer, its chat (None where it has no template) and the longest context that it allows, in tokens."""
 
+    tokenizer: Tokenizer
     chat: Chat | None
     context_length: int
 
@@ -46,8 +47,6 @@ def read_gguf_metadata(path: Path) -> GgufMetadata:
 
     context_length = int(required(f"{required('general.architecture')}.context_length"))
     template = value("tokenizer.chat_template")
-    if template is None:
-        return GgufMetadata(None, context_length)
     model = required("tokenizer.ggml.model")
     if model not in ("llama", "gpt2"):
         raise UnsupportedError(f"{path}: the tokenizer is {model!r}; Llama's are 'llama' and 'gpt2'")
@@ -69,7 +68,8 @@ def read_gguf_metadata(path: Path) -> GgufMetadata:
         unk_id=value("tokenizer.ggml.unknown_token_id"),
         pad_id=value("tokenizer.ggml.padding_token_id"),
     )
-    return GgufMetadata(Chat(template, Tokenizer(vocabulary)), context_length)
+    tokenizer = Tokenizer(vocabulary)
+    return GgufMetadata(tokenizer, None if template is None else Chat(template, tokenizer), context_length)
 
 
 def _pair(merge: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from medllama.checkpoint import find_base
 from medllama.config import build, options
 from medllama.errors import InputError, RecipeError, UsageError
 from medllama.recipe import Recipe
-from medllama.rundir import RunDirectory, measuring
+from medllama.rundir import RunDirectory, is_main_process, measuring
 from medllama.stages import BY_NAME, STAGES, Stage, StageResult
 
 INSIDE = ("{run}", "{gguf}", "{measured}", "{baseline}", "{compared}")  # wirings that name what stages made
@@ -89,7 +90,7 @@ def run_recipe(
             hint = error.hint
     refuse(recipe, flags, problems + missing, hint)
     require_run(stages[0], recipe, run.folder, flags)
-    with run.locked():
+    with run.locked() if is_main_process() else contextlib.nullcontext():
         return [_run_stage(stage, configs[stage.name], run, force=force) for stage in stages]
 
 
@@ -178,12 +179,14 @@ def _run_stage(stage: Stage, config: Any, run: RunDirectory, *, force: bool) -> 
             result, cost = earlier
             line.finish(f"{describe(result)}, unchanged")
             return Finished(stage, result, cost["seconds"], int(cost["peak_memory_bytes"]), was_skipped=True)
-        run.forget(stage)
+        if is_main_process():
+            run.forget(stage)
         begun = run.begun(stage, config, {})
         cost = {}
         with measuring(cost), _quiet_libraries(stage):
             result = stage.function()(config)
-        run.record(begun, stage, config, result, cost)
+        if is_main_process():
+            run.record(begun, stage, config, result, cost)
         line.finish(describe(result))
     return Finished(stage, result, cost["seconds"], int(cost["peak_memory_bytes"]), was_skipped=False)
 
@@ -201,5 +204,7 @@ def _quiet_libraries(stage: Stage) -> Any:
     os.environ.setdefault("DO_NOT_TRACK", "1")
     # PyTorch and llama.cpp bring an OpenMP each; threads that spin while they wait make the other ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # bitsandbytes, which PEFT imports where it is installed, warns of a kernel that it could download.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with contextlib.nullcontext() if stage.owns_stdout else contextlib.redirect_stdout(sys.stderr):
         yield

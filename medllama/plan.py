@@ -1,11 +1,13 @@
 """`medllama plan RECIPE`: what a run will need, stage by stage, from the recipe, the base's shape and the data; nothing is touched.
 
     medllama plan tiny
+    medllama plan llama2-7b --gpu h100-80gb
 
 Sizes are computed, not guessed: parameters from the shape, bytes per parameter from the file types. Times follow from the
 operations to do and a matrix product of the model's own size that is timed here, so they are those of this CPU as busy as it is now,
-within a factor of three (a test compares them with a run); the time of a GPU is not predicted. What cannot be known before the data
-is here is said to be unknown.
+within a factor of three (a test compares them with a run). For a named GPU the training's memory is counted, and its time follows
+from the peak that its maker states and a share of it that is assumed (`medllama.gpus`). What cannot be known before the data is here
+is said to be unknown.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from medllama.config import source_path
+from medllama.gpus import REACHED_SHARE, Gpu, find_gpu
 from medllama.pipeline import configure_all, refuse
 from medllama.progress import duration
 from medllama.recipe import Recipe
-from medllama.shapes import count_lora_parameters, count_parameters, file_bytes, find_shape
+from medllama.shapes import count_parameters, file_bytes, find_shape
 from medllama.stages import STAGES
+from medllama.training_cost import CUDA_BYTES, disk_bytes, lora_parameters, training_memory, training_operations
 from medllama.workload import Workload, workload
 
 LICENCES = {
@@ -54,8 +58,9 @@ class Needs:
     disk_bytes: float | None
 
 
-def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
-    """Print the plan on stderr and return its figures: bytes, seconds and licences."""
+def plan(recipe: Recipe, runs_dir: Path, gpu: str | None = None) -> dict[str, Any]:
+    """Print the plan on stderr and return its figures: bytes, seconds and licences; with `gpu` those of a training on it."""
+    card = find_gpu(gpu) if gpu is not None else None
     folder = runs_dir.absolute() / recipe.name
     configs, problems = configure_all(STAGES, recipe, folder, {})
     refuse(recipe, {}, problems)
@@ -63,7 +68,7 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
     shape, where = find_shape(train.base_model)
     base = Path(train.base_model).expanduser() if where == "here" else None
     work = workload(configs["prepare"], train, configs["eval"], base) if not recipe.missing.get("prepare") else None
-    parameters, lora = count_parameters(shape), count_lora_parameters(shape, train.rank)
+    parameters, lora = count_parameters(shape), lora_parameters(shape, train)
     files = {f"GGUF {name}": file_bytes(parameters, name) for name in convert.file_types}
     if (baseline := convert.baseline_path()) is not None:
         files["GGUF of the base"] = file_bytes(parameters, baseline.stem.rpartition("-")[2])
@@ -83,12 +88,50 @@ def plan(recipe: Recipe, runs_dir: Path) -> dict[str, Any]:
         "training_tokens": round(work.training_tokens * train.epochs) if work is not None else None,
         "disk_bytes": disk,
         "free_disk_bytes": shutil.disk_usage(_existing(folder)).free,
-        "gpu_memory_bytes": round(2 * parameters + 16 * lora),
+        "gpu_memory_bytes": round(_gpu_memory(shape, train)),
+        "gpu": None if card is None else _on_gpu(card, shape, train, work),
         "stages": {name: asdict(entry) for name, entry in needs.items()},
         "licences": _licences(train.base_model, configs["prepare"].source),
     }
     _print(figures)
     return figures
+
+
+def _gpu_memory(shape: dict[str, Any], train: Any) -> float:
+    """Bytes of a GPU that the training takes at most, in 16 bits: those of its most demanding phase."""
+    phases = train.in_phases().values()
+    return CUDA_BYTES + max(training_memory(shape, phase, value_bytes=2).total for phase in phases)
+
+
+def _on_gpu(gpu: Gpu, shape: dict[str, Any], train: Any, work: Workload | None) -> dict[str, Any]:
+    """Memory by what holds it, and seconds, of the training on this GPU."""
+    phases = list(train.in_phases().values())
+    largest = max((training_memory(shape, phase, value_bytes=2) for phase in phases), key=lambda memory: memory.total)
+    seconds = None
+    if work is not None:
+        each = [
+            training_operations(shape, phase, _tokens_of(phase, work), _tokens_of_a_record(work, phase))
+            for phase in phases
+        ]
+        seconds = sum(each) / (gpu.operations_per_second * REACHED_SHARE)
+    needed = _gpu_memory(shape, train)
+    return {
+        "name": gpu.name,
+        "memory_bytes": gpu.memory_bytes,
+        "needed_bytes": needed,
+        "parts": largest.as_json(),
+        "fits": needed <= gpu.memory_bytes,
+        "seconds": seconds,
+        "assumed_share_of_peak": REACHED_SHARE,
+    }
+
+
+def _tokens_of(phase: Any, work: Workload) -> float:
+    """Tokens that a phase trains on. What share of the records is of its kind is not known: all of them are taken."""
+    if phase.max_steps is not None:
+        records = phase.max_steps * phase.batch_size * phase.gradient_accumulation
+        return float(records * (phase.max_length if phase.packing else _tokens_of_a_record(work, phase)))
+    return float(work.training_tokens * phase.epochs)
 
 
 def _needs(
@@ -99,9 +142,9 @@ def _needs(
     train, cores = configs["train"], os.cpu_count() or 1
     batch_tokens = train.batch_size * min(train.max_length, 64 if work is None else _tokens_of_a_record(work, train))
     rate = operations_per_second(batch_tokens, shape)
-    vocabulary, hidden, layers = shape["vocab_size"], shape["hidden_size"], shape["num_hidden_layers"]
-    wide = 16 * hidden + 4 * shape["intermediate_size"]  # the values that a layer keeps of a token for its gradient
-    activations = 4 * batch_tokens * (layers * wide + 4 * vocabulary)
+    vocabulary, hidden = shape["vocab_size"], shape["hidden_size"]
+    likely = replace(train, batch_size=1, max_length=batch_tokens, phases={})
+    memory = training_memory({**shape, "max_position_embeddings": batch_tokens}, likely, value_bytes=4)
     largest = 4 * vocabulary * hidden
     ggufs = len(configs["verify"].gguf)
     quantized = len(configs["convert"].quantized_types) + ("GGUF of the base" in files)
@@ -113,8 +156,8 @@ def _needs(
         "prepare": Needs(None if data is None else 1 + data / PREPARED_BYTES, CORE_BYTES, data),
         "train": Needs(
             None if work is None else 10 + 2 * forward * work.training_tokens * train.epochs,
-            LIBRARIES_BYTES + 4 * parameters + 16 * lora + activations,
-            4 * lora,
+            LIBRARIES_BYTES + memory.total,
+            disk_bytes(lora),
         ),
         "convert": Needs(
             1 + parameters * (MERGE * passes + QUANTIZE * quantized) / cores,
@@ -187,7 +230,7 @@ def _print(figures: dict[str, Any]) -> None:
         cells = [_seconds(needs["seconds"]), _bytes(needs["memory_bytes"]), _bytes(needs["disk_bytes"])]
         lines.append(f"{name:<9}{cells[0]:>16}{cells[1]:>10}{cells[2]:>10}")
     lines += [
-        f"training on a GPU takes {_bytes(figures['gpu_memory_bytes'])} of its memory before activations; its time is not predicted",
+        _gpu_line(figures),
         f"disk     {_bytes(total)} in all: "
         + ", ".join(f"{name} {_bytes(size)}" for name, size in figures["disk_bytes"].items()),
         f"         {_bytes(free)} are free" + ("" if free > total else ": not enough"),
@@ -195,6 +238,21 @@ def _print(figures: dict[str, Any]) -> None:
     lines += [f"licence  {name}: {text}" for name, text in figures["licences"].items()]
     lines += [f"missing  {problem}" for problem in figures["missing"]]
     print("\n".join(lines), file=sys.stderr)
+
+
+def _gpu_line(figures: dict[str, Any]) -> str:
+    gpu = figures["gpu"]
+    if gpu is None:
+        needed = _bytes(figures["gpu_memory_bytes"])
+        return f"gpu      training in 16 bits takes {needed} of a GPU's memory; --gpu NAME tells the time"
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in gpu["parts"].items() if name != "total")
+    verdict = "" if gpu["fits"] else ": not enough"
+    took = "its time is unknown until the data is here" if gpu["seconds"] is None else f"{_seconds(gpu['seconds'])}"
+    share = f"at {gpu['assumed_share_of_peak']:.0%} of the stated peak, an assumption"
+    return (
+        f"gpu      {gpu['name']}: training takes {_bytes(gpu['needed_bytes'])} of {_bytes(gpu['memory_bytes'])}{verdict} ({parts}); "
+        f"{took}, {share}"
+    )
 
 
 def _seconds(value: float | None) -> str:

@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import resource
 import time
@@ -136,6 +137,11 @@ class RunDirectory:
                     old = entry
             found[name] = old
         return found
+
+
+def is_main_process() -> bool:
+    """Whether this process is the only one or, of several that `accelerate launch` started, the one that writes and prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

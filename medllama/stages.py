@@ -70,7 +70,7 @@ STAGES = (
     Stage(
         "train",
         "base + data -> LoRA adapter, in plain Transformers, PEFT and TRL",
-        "finetune.config:TrainConfig",
+        "finetune.train_config:TrainConfig",
         "finetune.train:train",
         ("finetune",),
         {"data": "{run}/data", "output_dir": "{run}/adapter"},
@@ -115,6 +115,7 @@ STAGES = (
             "baseline": "{baseline}",
             "data": "{run}/data",
             "examples": "{examples}",
+            "card": "{gguf}",
             "output": "{run}/eval/results.json",
         },
     ),
@@ -168,7 +169,13 @@ ASKED_FOR: tuple[Stage, ...] = (
         "app.config:AppConfig",
         "app.serve:serve",
         ("app",),
-        {"model": "{compared}", "examples": "{examples}"},
+        {
+            "model": "{compared}",
+            "examples": "{examples}",
+            "ratings": "{run}/ratings.sqlite",
+            "evaluation": "{run}/eval/results.json",
+            "certificate": "{run}/certificate.json",
+        },
     ),
     Stage(
         "chat",

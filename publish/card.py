@@ -38,6 +38,7 @@ class Facts:
     system: str
     temperature: float
     num_ctx: int
+    base_in_ollama: str = ""  # of an adapter alone: what its base is called there
 
     @property
     def title(self) -> str:
@@ -79,10 +80,11 @@ def _front_matter(facts: Facts) -> str:
     metadata: dict[str, Any] = {"license": identifier}
     if identifier == "other":
         metadata |= {"license_name": "base-licence", "license_link": "LICENSE"}
+    relation = "adapter" if facts.base_in_ollama else "finetune" if facts.is_tuned else "quantized"
     if looks_like_hub_id(facts.base_name):
         metadata |= {
             "base_model": facts.base_name,
-            "base_model_relation": "finetune" if facts.is_tuned else "quantized",
+            "base_model_relation": relation,
         }
     if datasets := [source["name"] for source in facts.sources if looks_like_hub_id(str(source.get("name", "")))]:
         metadata["datasets"] = datasets
@@ -95,6 +97,10 @@ def _front_matter(facts: Facts) -> str:
 def _introduction(facts: Facts) -> str:
     made = "fine-tuned on medical text with LoRA and merged" if facts.is_tuned else "converted, not fine-tuned"
     lines = [f"{facts.base_name}, {made}, as GGUF files for llama.cpp and Ollama. Made and verified by medllama."]
+    if facts.base_in_ollama:
+        lines = [
+            f"A LoRA adapter of {facts.base_name}, trained on medical text, as a GGUF. Made and verified by medllama."
+        ]
     if facts.terms.display_line:
         lines.insert(0, f"**{facts.terms.display_line}**")
     if facts.obstacles:
@@ -104,17 +110,34 @@ def _introduction(facts: Facts) -> str:
 
 def _how_to_run(facts: Facts) -> str:
     name = facts.name.lower()
+    if facts.base_in_ollama:
+        return _how_to_run_adapter(facts, name)
+    other = ", ".join(f"Modelfile.{file.tag}" for file in facts.files)
     lines = [
         "## How to run it",
         "In this folder:",
         f"```\nollama create {name} -f Modelfile\nollama run {name}\n```",
-        f"The Modelfile runs `{facts.default.name}`; to run another of the files, change its FROM line. {facts.template_note}"
+        f"The Modelfile runs `{facts.default.name}`; each file has one of its own ({other}). {facts.template_note}"
         f" Temperature is {facts.temperature:g}, the context {facts.num_ctx:,} tokens.",
         f"With llama.cpp, which takes the prompt format from the file: `llama-cli -m {facts.default.name}`.",
     ]
     if facts.system:
         lines.append(f"The system prompt is: {facts.system}")
     return "\n\n".join(lines)
+
+
+def _how_to_run_adapter(facts: Facts, name: str) -> str:
+    lines = [
+        "## How to run it",
+        f"It needs its base, which Ollama knows here as `{facts.base_in_ollama}`: one of the files that certificate.json calls"
+        " base, to the byte. Ollama makes no models of adapters since 0.34.1, and runs those that are there. So both go straight"
+        " into its store:",
+        f"```\nmedllama publish --package BASE_PACKAGE --to store:~/.ollama/models --name {facts.base_in_ollama}\n"
+        f"medllama publish --package . --to store:~/.ollama/models --name {name}\nollama run {name}\n```",
+        f"{facts.template_note} Temperature is {facts.temperature:g}, the context {facts.num_ctx:,} tokens.",
+        f"With llama.cpp: `llama-cli -m BASE.gguf --lora {facts.default.name}`.",
+    ]
+    return "\n\n".join(lines + ([f"The system prompt is: {facts.system}"] if facts.system else []))
 
 
 def _evaluation(facts: Facts) -> str:
@@ -189,6 +212,8 @@ def notice_file(facts: Facts) -> str:
     notices = " ".join(" ".join(parts).split())
     parts += [line for line in (facts.terms.notice_line, facts.terms.display_line) if line and line not in notices]
     made = "fine-tuned with LoRA, merged and " if facts.is_tuned else ""
+    if facts.base_in_ollama:
+        made = "of which this is a LoRA adapter, "
     parts.append(f"{facts.title} is {facts.base_name}, {made}converted to GGUF by medllama. These are modified files.")
     if facts.obstacles:
         parts.append("Not for publishing:\n" + "\n".join(f"- {reason}" for reason in facts.obstacles))

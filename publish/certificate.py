@@ -30,6 +30,11 @@ class CertifiedFile:
     model: str
     passed: tuple[str, ...]
 
+    @property
+    def tag(self) -> str:
+        """Its type as Ollama's library writes it in tags: `q4_K_M`, `f16`."""
+        return self.type[:1].lower() + self.type[1:] if "_" in self.type else self.type.lower()
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -46,6 +51,10 @@ class Certificate:
     @property
     def adapter(self) -> dict[str, Any] | None:
         return self._table("adapter")
+
+    def is_whole(self, file: CertifiedFile) -> bool:
+        """Whether a file is the model by itself: neither an adapter nor the base that one belongs to."""
+        return file.model != "adapter" and (file.model != "base" or self.adapter is None)
 
     @property
     def data(self) -> dict[str, Any] | None:

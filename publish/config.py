@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medllama.config import option
 
+TEMPERATURE = 0.2
 # The kinds of `--to`, as the help shows them; publish.publish.KINDS has the code of each.
 TARGETS = (
     "ollama[:URL] (a running server)",
@@ -21,13 +22,25 @@ TARGETS = (
 class PackageConfig:
     """Certified GGUF files in, a folder with Modelfile, model card, LICENSE and NOTICE out."""
 
+    certificate: Path = option(help="the certificate of exactly these files", kind="path", metavar="FILE")
+    output_dir: Path = option(help="folder for the package", kind="output")
     gguf: tuple[str, ...] = option(
-        help="the GGUF files to package; the Modelfile runs Q4_K_M, else the one named last",
+        (),
+        help="the GGUF files to package; the Modelfile runs Q4_K_M, else the one named last. For an adapter alone: its GGUF"
+        " and the base's that it was proven on, which stays outside",
         kind="path",
         metavar="FILE",
     )
-    certificate: Path = option(help="the certificate of exactly these files", kind="path", metavar="FILE")
-    output_dir: Path = option(help="folder for the package", kind="output")
+    from_modelfile: Path | None = option(
+        None,
+        help="a Modelfile to make the package from: its traps are told, its GGUF, SYSTEM and PARAMETERs taken over where no flag"
+        " says otherwise",
+        kind="path",
+        metavar="FILE",
+    )
+    base_in_ollama: str | None = option(
+        None, help="for an adapter alone: the name of its base in Ollama, [NAMESPACE/]NAME[:TAG]", metavar="NAME"
+    )
     base_model: str | None = option(
         None,
         help="folder of the base, for its licence; default: the folder the certificate names",
@@ -39,10 +52,23 @@ class PackageConfig:
     )
     name: str = option("medllama", help="the model's name in Ollama and on the card")
     system: str = option("", help="system prompt of the Modelfile; empty: none")
-    temperature: float = option(0.2, help="sampling temperature in the Modelfile; low, since answers should repeat")
+    temperature: float | None = option(
+        None, help=f"sampling temperature in the Modelfile; default: {TEMPERATURE}, since answers should repeat"
+    )
     num_ctx: int | None = option(
         None, help="context length in the Modelfile, in tokens; default: the length trained with"
     )
+
+    @property
+    def sampling_temperature(self) -> float:
+        return TEMPERATURE if self.temperature is None else self.temperature
+
+    def problems(self) -> list[str]:
+        return (
+            []
+            if self.gguf or self.from_modelfile
+            else ["gguf: name the files to package, or a Modelfile to make it from"]
+        )
 
 
 @dataclass(frozen=True)

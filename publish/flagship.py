@@ -19,7 +19,7 @@ from medllama.tokenizer import Tokenizer
 from medllama.vocabulary import TokenType, Vocabulary
 from publish.modelfile import write_modelfile
 from publish.package import default_file
-from publish.prompt_format import context_tokens, modelfile_commands, prompt_format
+from publish.prompt_format import context_tokens, modelfile_commands, prompt_format, runs
 
 RECIPE = "llama2-7b"
 MODELFILE = RECIPES.parent / "Modelfile"
@@ -51,10 +51,10 @@ def flagship_modelfile() -> str:
     run = Path("runs") / recipe.name
     config, train = (configure(BY_NAME[name], recipe, run, {}) for name in ("package", "train"))
     commands = modelfile_commands(
-        default_file([Path(file).name for file in config.gguf]),
+        runs(default_file([Path(file).name for file in config.gguf])),
         prompt_format(Chat(FAMILY_TEMPLATES["llama2"], Tokenizer(VOCABULARY))),
         system=config.system,
-        temperature=config.temperature,
+        temperature=config.sampling_temperature,
         num_ctx=context_tokens(config.num_ctx, train.max_length, CONTEXT_LENGTH),
         licences=(),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ class Package:
     system: str
     licences: tuple[str, ...]
     parameters: dict[str, Any]
+    requires: str = ""  # the oldest Ollama that may run it, where that matters
+    base_in_ollama: str = ""  # of an adapter alone: the name of its base
+
+    @property
+    def base_types(self) -> dict[str, str]:
+        """The type of each of the base's files that an adapter was proven on, by digest ("sha256:HEX")."""
+        return {f"sha256:{file.sha256}": file.type for file in self.certificate.files if file.model == "base"}
 
     @property
     def name(self) -> str:
@@ -67,20 +74,34 @@ def open_package(folder: Path) -> Package:
     names = [name for name in digests if name.endswith(".gguf")]
     if not names:
         raise InputError(f"{folder} holds no GGUF", hint=PACKAGE_AGAIN)
-    files = {name: _certified(folder / name, digests[name], certificate) for name in names}
     commands = read_modelfile(read_text(folder / "Modelfile"))
-    values = {name: [command.value for command in commands if command.name == name] for name in ("from", "license")}
-    default = files.get(values["from"][-1].removeprefix("./"))
+    source, adapter = _last(commands, "from") or "", _last(commands, "adapter")
+    kind = "merged" if adapter is None else "adapter"
+    files = {name: _certified(folder / name, digests[name], certificate, kind) for name in names}
+    run = source if adapter is None else adapter
+    default = files.get(run.removeprefix("./"))
     if default is None:
-        raise CheckFailed(f"{folder / 'Modelfile'} runs {values['from'][-1]}, which is not here", hint=PACKAGE_AGAIN)
+        raise CheckFailed(f"{folder / 'Modelfile'} runs {run}, which is not here", hint=PACKAGE_AGAIN)
+    licences = tuple(command.value for command in commands if command.name == "license")
     template, system = _last(commands, "template"), _last(commands, "system")
     _check_template(template, certificate, folder)
-    terms = _check_licence(folder, certificate, values["license"])
+    terms = _check_licence(folder, certificate, licences)
     _check_data(certificate)
+    _check_other_modelfiles(folder, commands, files.values())
     return Package(
-        folder, certificate, tuple(files.values()), default, terms, template, system or "", tuple(values["license"]),
-        parse_parameters(commands),
+        folder, certificate, tuple(files.values()), default, terms, template, system or "", licences,
+        parse_parameters(commands), _last(commands, "requires") or "", "" if adapter is None else source,
     )  # fmt: skip
+
+
+def _check_other_modelfiles(folder: Path, commands: Sequence[Command], files: Iterable[CertifiedFile]) -> None:
+    """Each file has a Modelfile of its own, which differs from the one that is published in the file alone."""
+    own = "adapter" if any(command.name == "adapter" for command in commands) else "from"
+    for file in files:
+        path = folder / f"Modelfile.{file.tag}"
+        expected = [dataclasses.replace(it, value=f"./{file.name}") if it.name == own else it for it in commands]
+        if not path.is_file() or read_modelfile(read_text(path)) != expected:
+            raise CheckFailed(f"{path} is not {folder / 'Modelfile'} for {file.name}", hint=PACKAGE_AGAIN)
 
 
 def _last(commands: Sequence[Command], name: str) -> str | None:
@@ -117,10 +138,13 @@ def _check_sums(folder: Path) -> dict[str, str]:
     return recorded
 
 
-def _certified(path: Path, digest: str, certificate: Certificate) -> CertifiedFile:
+def _certified(path: Path, digest: str, certificate: Certificate, kind: str) -> CertifiedFile:
+    """The certificate's entry of a file, which is what the Modelfile runs: a whole model, or an adapter on a base."""
     found = certificate.for_digest(digest, path)
-    if found.model == "adapter" or (found.model == "base" and certificate.adapter is not None):
+    if kind == "merged" and not certificate.is_whole(found):
         raise CheckFailed(f"{path} is the {found.model} alone, not the tuned model", hint=PACKAGE_AGAIN)
+    if kind == "adapter" and found.model != "adapter":
+        raise CheckFailed(f"{path} is no adapter, and the Modelfile has it as one", hint=PACKAGE_AGAIN)
     return dataclasses.replace(found, name=path.name)
 
 

@@ -93,12 +93,12 @@ def check(server: OllamaServer, package: Package, chat: Chat | None, name: Model
         raise CheckFailed(f"{server.url} has lost {', '.join(lost) or 'the licence'}", hint="update the server")
     if chat is None:  # it goes on with any text, and has no end of its own
         return {"prompts": 0, "answer_ends": None}
-    prompts = _check_prompts(server, package, chat, name)
+    prompts = check_prompts(server, package, chat, name)
     _check_end(server, name)
     return {"prompts": prompts, "answer_ends": True}
 
 
-def _check_prompts(server: OllamaServer, package: Package, chat: Chat, name: ModelName) -> int:
+def check_prompts(server: OllamaServer, package: Package, chat: Chat, name: ModelName) -> int:
     """How many rendered prompts gave the ids that the model was trained with; 0 where the server does not tell them."""
     asked = conversations(chat)
     for messages in asked:

@@ -71,24 +71,23 @@ class Model:
         return json.dumps(content, separators=(",", ":")).encode()
 
 
-def make_models(package: Package, tags: Sequence[str] = ()) -> tuple[Model, ...]:
-    """One model per tag; without tags, `latest` and one per file."""
+def make_models(package: Package, tags: Sequence[str] = (), base: Layer | None = None) -> tuple[Model, ...]:
+    """One model per tag; without tags, `latest` and one per file. `base` is the model that an adapter alone is put on."""
     texts = _text_layers(package)
     chosen = {tag: file_of_tag(package, tag) for tag in tags} or {
-        LATEST: package.default, **{tag_of(file): file for file in package.files}
+        LATEST: package.default, **{file.tag: file for file in package.files}
     }  # fmt: skip
-    family, count = _family_and_count(package.path(package.default))
+    run = base.source if base is not None else package.path(package.default)
+    assert isinstance(run, Path), "a model is a file"
+    family, count = _family_and_count(run)
     models = []
     for tag, file in chosen.items():
-        layer = Layer(LAYER_TYPE + "model", f"sha256:{file.sha256}", file.bytes, package.path(file))
-        layers = (layer, *texts)
-        models.append(Model(tag, file, _config(family, count, file.type, layers), layers))
+        kind = "model" if base is None else "adapter"
+        own = Layer(LAYER_TYPE + kind, f"sha256:{file.sha256}", file.bytes, package.path(file))
+        layers = (*((base,) if base is not None else ()), own, *texts)
+        file_type = file.type if base is None else package.base_types[base.digest]
+        models.append(Model(tag, file, _config(family, count, file_type, package.requires, layers), layers))
     return tuple(models)
-
-
-def tag_of(file: CertifiedFile) -> str:
-    """`Q4_K_M` -> `q4_K_M`, as Ollama's library writes it."""
-    return file.type[:1].lower() + file.type[1:] if "_" in file.type else file.type.lower()
 
 
 def file_of_tag(package: Package, tag: str) -> CertifiedFile:
@@ -98,7 +97,7 @@ def file_of_tag(package: Package, tag: str) -> CertifiedFile:
         if file.type.lower() == tag.lower():
             return file
     if TYPE_TAG.match(tag):
-        types = ", ".join(tag_of(file) for file in package.files)
+        types = ", ".join(file.tag for file in package.files)
         raise InputError(
             f"the tag {tag!r} names a type of which {package.folder} has no file",
             hint=f"it has {types}; convert with --types {tag.upper()} for another",
@@ -130,7 +129,7 @@ def _family_and_count(path: Path) -> tuple[str, int]:
     return reader.fields["general.architecture"].contents(), sum(int(tensor.n_elements) for tensor in reader.tensors)
 
 
-def _config(family: str, count: int, file_type: str, layers: Sequence[Layer]) -> Layer:
+def _config(family: str, count: int, file_type: str, requires: str, layers: Sequence[Layer]) -> Layer:
     """What `ollama show` tells of a model, and the digests of its layers."""
     content = {
         "model_format": "gguf",
@@ -140,6 +139,7 @@ def _config(family: str, count: int, file_type: str, layers: Sequence[Layer]) ->
         "file_type": file_type,
         "architecture": "amd64",
         "os": "linux",
+        **({"requires": requires} if requires else {}),
         "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
     }
     return _layer("config", json.dumps(content).encode())

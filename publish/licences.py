@@ -83,8 +83,8 @@ class Terms:
 
 
 def read_terms(base: Path, base_name: str = "") -> Terms:
-    """The terms of the base in folder `base`. Raises InputError where its licence, or the notice that it asks for, is not
-    there."""
+    """The terms whose texts are in folder `base`, the base's own or a package of it: what a Llama 3 is tells `base_name`, never
+    the folder's. Raises InputError where the licence, or the notice that it asks for, is not there."""
     licence = _texts(base, LICENCE_NAMES)
     if not licence:
         raise InputError(
@@ -92,8 +92,14 @@ def read_terms(base: Path, base_name: str = "") -> Terms:
             hint=f"put the licence that came with the base into {base / 'LICENSE'}"
             " (a Llama base: also USE_POLICY.md); without it nothing may be given on",
         )
-    identifier = next((found for text in licence.values() if (found := identify(text))), "other")
-    names = [base_name, base.name, *_names_in_config(base)]
+    kinds = {name: identify(text) or "other" for name, text in licence.items()}
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        raise InputError(
+            f"{base} has more than one licence: {said}", hint="leave the one there that the weights stand under"
+        )
+    identifier = next(iter(kinds.values()))
+    names = [base_name, *_names_in_config(base)]
     is_llama3 = identifier.startswith("llama3") or any(
         re.search(r"llama-?3(?!\d*b)", name, re.IGNORECASE) for name in names
     )

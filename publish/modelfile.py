@@ -14,12 +14,13 @@ Source followed: ParseFile in Ollama's parser/parser.go. What the values mean is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from medllama.errors import InputError
 
 COMMANDS = (
     "from", "parameter", "template", "system", "adapter", "license", "message", "renderer", "parser", "requires", "draft",
+    "capability",
 )  # fmt: skip
 NAMED_COMMANDS = ("parameter", "message")  # PARAMETER name value, MESSAGE role text
 BLOCK_COMMANDS = ("template", "system", "license", "message")
@@ -34,6 +35,7 @@ class Command:
     name: str
     value: str
     key: str = ""
+    line: int = field(default=0, compare=False)  # where it began, of one that was read
 
 
 def write_modelfile(commands: Sequence[Command], comments: Sequence[str] = ()) -> str:
@@ -84,13 +86,14 @@ def read_modelfile(text: str) -> list[Command]:
     reader = _Reader(text.removeprefix("\ufeff"))
     commands = []
     while reader.skip_to_command():
+        line = reader.line()
         name = reader.word("a command").lower()
         if name not in COMMANDS:
             raise reader.error(f"{name!r} is no command; known are {', '.join(COMMANDS).upper()}")
         key = reader.word(f"the name after {name.upper()}") if name in NAMED_COMMANDS else ""
         if name == "message" and key not in ROLES:
             raise reader.error(f"{key!r} is no role; known are {', '.join(ROLES)}")
-        commands.append(Command(name, reader.value(), key))
+        commands.append(Command(name, reader.value(), key, line))
     if not any(command.name == "from" for command in commands):
         raise InputError("the Modelfile has no FROM line", hint="name the model file: FROM ./NAME.gguf")
     return commands
@@ -142,8 +145,11 @@ class _Reader:
         return found
 
     def error(self, problem: str) -> InputError:
-        line = self.text.count("\n", 0, self.position) + 1
-        return InputError(f"Modelfile line {line}: {problem}", hint="the grammar is COMMAND value, one command a line")
+        hint = 'the grammar is COMMAND value, one command a line; a text of several lines stands between """ and """'
+        return InputError(f"Modelfile line {self.line()}: {problem}", hint=hint)
+
+    def line(self) -> int:
+        return self.text.count("\n", 0, self.position) + 1
 
 
 def _unquoted(raw: str) -> str | None:

@@ -119,7 +119,8 @@ class Repository:
                 patience.wait(fault, path.stat().st_size if path.exists() else 0)
 
     def _download_rest(self, digest: str, size: int, path: Path, label: str) -> None:
-        done = path.stat().st_size if path.exists() else 0
+        path.touch()  # a blob may be empty
+        done = path.stat().st_size
         if done < size:
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
             with self._stream(f"blobs/{digest}", headers) as response:
@@ -170,10 +171,11 @@ class Repository:
             return
         raise_if_passing(response, reason := _reason(response))
         said = f"{self.host} says {status}" + (f" ({reason})" if reason else "")
+        wish = "read" if response.request.method in ("GET", "HEAD") else "write to"
         known: dict[int, MedllamaError] = {
             401: InputError(f"{said}: it wants to know who you are, or knows better",
                             hint=f"log in with docker login {self.host}, or set {USER} and {PASSWORD}"),
-            403: InputError(f"{said}: you may not write to {self.path}",
+            403: InputError(f"{said}: you may not {wish} {self.path}",
                             hint="choose a namespace that is yours, or ask who runs the registry"),
             405: InputError(f"{said}: the registry is read-only", hint="publish to another one"),
             413: ResourceError(f"{said}: even {self.chunk_bytes:,} bytes are too much for it",
@@ -262,6 +264,8 @@ class _Upload:
         """The registry names the place of the next piece anew in each answer."""
         if place := response.headers.get("location"):
             self.location = response.url.join(place)
+            if response.url.scheme == "https":  # a registry behind a proxy often names its own, unencrypted door
+                self.location = self.location.copy_with(scheme="https")
         if self.location is None:
             raise ResourceError(
                 f"{self.repository.host} opened an upload without saying where", hint="is it an OCI registry?"

@@ -26,7 +26,7 @@ from medllama.chat import Message
 from medllama.errors import CheckFailed, InputError, ResourceError
 from publish.gate import Package
 from publish.layers import Layer, Model
-from publish.patience import Passing, Patience, raise_if_passing
+from publish.patience import PASSING_STATUS, Passing, Patience, raise_if_passing
 from publish.reference import ModelName
 from publish.targets import size
 
@@ -71,16 +71,18 @@ class OllamaServer:
         self.client.close()
         self.http.close()
 
-    def require_version(self) -> None:
-        """Raise ResourceError where nobody answers, or a server that is too old."""
+    def require_version(self, asked: str = "") -> None:
+        """Raise ResourceError where nobody answers, or a server that is older than the package asks for, or than this client
+        can talk to."""
+        oldest = max(OLDEST_VERSION, Version(asked or "0"))
         answer = self.told("asking for its version", lambda: self.http.get("/api/version"))
         try:
             version = Version(answer.json()["version"])
         except (ValueError, KeyError, TypeError, InvalidVersion):
             raise ResourceError(f"{self.url} is no Ollama server", hint="is the address right?") from None
-        if version < OLDEST_VERSION and version.release != (0, 0, 0):  # 0.0.0: built from source
+        if version < oldest and version.release != (0, 0, 0):  # 0.0.0: built from source
             raise ResourceError(
-                f"the Ollama server at {self.url} is {version}, and {OLDEST_VERSION} is needed",
+                f"the Ollama server at {self.url} is {version}, and {oldest} is needed",
                 hint="update it: https://ollama.com/download",
             )
 
@@ -120,6 +122,11 @@ class OllamaServer:
         if answer.status_code == 400:
             raise CheckFailed(
                 f"{self.url} refused {label}: {reason}", hint="what arrived is not what was sent; try again"
+            )
+        if answer.status_code == 413:
+            raise ResourceError(
+                f"uploading {label}: {self.url} takes no file of {size(layer.size_bytes)} (413 {reason})",
+                hint="raise the limit of the proxy before it (nginx: client_max_body_size 0), or publish to store:DIR there",
             )
         self._raise_if_full(f"uploading {label}", reason)
         raise_if_passing(answer, reason)
@@ -181,7 +188,7 @@ class OllamaServer:
                 patience.wait(fault, sum(done.values()))
             except ollama.ResponseError as error:
                 told = str(error.error)
-                self._raise_if_refused(name, told)
+                self._raise_if_refused(name, told, error.status_code)
                 patience.wait(Passing(told), sum(done.values()))
 
     def _push_once(self, name: ModelName, done: dict[str, int]) -> None:
@@ -196,12 +203,16 @@ class OllamaServer:
         if status != "success":
             raise ollama.ResponseError(f"it ended with {status!r}")
 
-    def _raise_if_refused(self, name: ModelName, told: str) -> None:
-        """The server streams the hub's refusals as texts."""
+    def _raise_if_refused(self, name: ModelName, told: str, status: int) -> None:
+        """The server streams the hub's refusals as texts, with status -1; what it refuses itself has a status."""
         if re.search(r"unauthorized|not authorized|authentication|signed in|\b401\b", told, re.IGNORECASE):
             raise self._unauthorized()
         if re.search(r"denied|forbidden|\b403\b", told, re.IGNORECASE):
             raise InputError(f"the hub refuses {name}: {told}", hint=f"is {name.namespace} your own name there?")
+        if (400 <= status < 500 and status not in PASSING_STATUS) or re.search(
+            r"\b413\b|too large", told, re.IGNORECASE
+        ):
+            raise self.failed(f"pushing {name}", told)
 
     def _unauthorized(self, sign_in: str | None = None) -> InputError:
         return InputError(

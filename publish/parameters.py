@@ -6,30 +6,51 @@ the model is loaded. So each value is brought into the type that Ollama declares
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from medllama.errors import InputError
-from publish.modelfile import Command
+from publish.modelfile import COMMANDS, Command
 
 INTEGERS = (
     "num_keep", "seed", "num_predict", "top_k", "repeat_last_n", "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread",
     "draft_num_predict",
 )  # fmt: skip
 FLOATS = (
-    "top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty",
+    "top_p", "min_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty",
 )  # fmt: skip
+# What Ollama passes over, with a warning at most; and what it took once and now refuses where a model is created.
+IGNORED = (
+    "penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "mirostat", "mirostat_tau",
+    "mirostat_eta",
+)  # fmt: skip
+REFUSED = ("typical_p",)
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        raise ValueError
+    return int(text)
+
+
+def _float(text: str) -> float:
+    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+        raise ValueError
+    return float(text)
 
 
 def _bool(text: str) -> bool:
-    if text not in ("true", "false"):
+    if not re.fullmatch(r"1|t|T|TRUE|true|True|0|f|F|FALSE|false|False", text):
         raise ValueError
-    return text == "true"
+    return text[0] in "1tT"
 
 
 TYPES: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(INTEGERS, int), **dict.fromkeys(FLOATS, float), "use_mmap": _bool, "stop": str,
+    **dict.fromkeys(INTEGERS, _integer), **dict.fromkeys(FLOATS, _float), "use_mmap": _bool, "stop": str,
 }  # fmt: skip
+TYPE_NAMES: dict[Callable[[str], Any], str] = {_integer: "a whole number", _float: "a number", _bool: "true or false"}
 
 
 def parse_parameters(commands: Sequence[Command]) -> dict[str, Any]:
@@ -38,17 +59,32 @@ def parse_parameters(commands: Sequence[Command]) -> dict[str, Any]:
     for command in commands:
         if command.name != "parameter":
             continue
-        key = command.key.lower()
-        if key not in TYPES:
-            raise InputError(f"{command.key!r} is no parameter of Ollama", hint=f"known are {', '.join(TYPES)}")
-        try:
-            value = TYPES[key](command.value)
-        except ValueError:
-            raise InputError(
-                f"PARAMETER {key} {command.value!r} is not of its type", hint="see Ollama's Modelfile reference"
-            ) from None
-        if key == "stop":
-            found.setdefault(key, []).append(value)
+        value = parse_value(command)
+        if command.key == "stop":
+            found.setdefault("stop", []).append(value)
         else:
-            found[key] = value
+            found[command.key] = value
     return found
+
+
+def parse_value(command: Command) -> Any:
+    """The value of one PARAMETER in Ollama's type. Names count as they are written: Ollama does not know Temperature."""
+    key = command.key
+    if key not in TYPES:
+        raise InputError(f"{key!r} is no parameter of Ollama", hint=_meant(key))
+    try:
+        return TYPES[key](command.value)
+    except ValueError:
+        hint = "a # later in a line begins no comment" if "#" in command.value else "see Ollama's Modelfile reference"
+        raise InputError(f"PARAMETER {key} {command.value!r} is not {TYPE_NAMES[TYPES[key]]}", hint=hint) from None
+
+
+def _meant(key: str) -> str:
+    if not key:
+        return "one space stands between PARAMETER and the name"
+    if key.lower() in COMMANDS:
+        return f"{key.upper()} is a command of its own: write it without PARAMETER"
+    if key in REFUSED:
+        return "newer versions of Ollama refuse it: leave it out"
+    near = difflib.get_close_matches(key.lower(), TYPES, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(TYPES)}"

@@ -1,7 +1,7 @@
 """What Ollama has to know of a model's prompts: the TEMPLATE and the texts that end an answer.
 
     format = prompt_format(chat)              from the chat template and vocabulary inside the GGUF
-    modelfile_commands("./m.gguf", format, ...)
+    modelfile_commands(runs("m.gguf"), format, ...)
 
 Package and the flagship's Modelfile at the repository's root are made of the same two functions.
 """
@@ -18,6 +18,8 @@ from publish.modelfile import Command
 
 # A model without a chat format continues what it is given. Left without a TEMPLATE, Ollama would wrap it in ChatML.
 PLAIN_TEMPLATE = "{{ .Prompt }}"
+# The first Ollama that renders the GGUF's own Jinja template; an older one would send the bare question.
+RENDERS_JINJA = "0.30.0"
 MAXIMUM_UNASKED_CONTEXT = 4096  # tokens: what Ollama itself takes for granted; a longer cache is memory to be asked for
 
 
@@ -81,17 +83,32 @@ def context_tokens(asked: int | None, trained: int | None, possible: int) -> int
     return asked or min(trained or MAXIMUM_UNASKED_CONTEXT, possible)
 
 
-def modelfile_commands(
-    model: str, form: PromptFormat, *, system: str, temperature: float, num_ctx: int, licences: Sequence[str]
-) -> list[Command]:
-    """The commands of a Modelfile that runs the file `model`."""
+def runs(file: str, base: str = "") -> list[Command]:
+    """What the Modelfile of one file runs: the file, or with `base`, a name in Ollama, that model with the adapter in the file."""
     # A path that does not exist silently becomes a model's name in Ollama; "./" at least says what was meant.
-    commands = [Command("from", f"./{model}")]
-    commands += [Command("parameter", stop, "stop") for stop in form.stops]
+    return [Command("from", base), Command("adapter", f"./{file}")] if base else [Command("from", f"./{file}")]
+
+
+def modelfile_commands(
+    source: Sequence[Command],
+    form: PromptFormat,
+    *,
+    system: str,
+    temperature: float,
+    num_ctx: int,
+    licences: Sequence[str],
+    further: Sequence[Command] = (),
+) -> list[Command]:
+    """The commands of a Modelfile that runs what `source` names, with `further` parameters and requirements."""
+    stops = _unique([*form.stops, *(command.value for command in further if command.key == "stop")])
+    commands = [*source, *(Command("parameter", stop, "stop") for stop in stops)]
     commands.append(Command("parameter", f"{temperature:g}", "temperature"))
     commands.append(Command("parameter", str(num_ctx), "num_ctx"))
+    commands += [command for command in further if command.name == "parameter" and command.key != "stop"]
     if form.template is not None:
         commands.append(Command("template", form.template))
+    requires = [command for command in further if command.name == "requires"]
+    commands += requires if form.template is not None else [Command("requires", RENDERS_JINJA)]
     if system:
         commands.append(Command("system", system))
     return commands + [Command("license", text) for text in licences]

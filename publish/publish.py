@@ -44,8 +44,13 @@ def publish(config: PublishConfig) -> StageResult:
     package = open_package(config.package)
     name = named or parse_name(package.name.lower())
     package.check_name(name.model)
+    base = parse_name(package.base_in_ollama) if package.base_in_ollama else None
+    if base and (base.host, base.repository) == (name.host, name.repository):
+        raise InputError(
+            f"{name} is what the adapter's base is called, which would be replaced", hint="choose another --name"
+        )
     tags = dict.fromkeys([*([name.tag] if name.tag else []), *config.tag])
-    models = make_models(package, tuple(tags))
+    models = make_models(package, tuple(tags), target.base(package) if base else None)
     facts = {
         "to": config.to,
         "name": str(name),

@@ -78,7 +78,9 @@ def read_layers(manifest: bytes, name: ModelName) -> list[Layer]:
         content: dict[str, Any] = json.loads(manifest)
         entries = [*content["layers"], content["config"]]
         layers = {it["digest"]: Layer(it["mediaType"], it["digest"], int(it["size"]), b"") for it in entries}
-        is_sound = all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in layers)
+        is_sound = all(
+            re.fullmatch(r"sha256:[0-9a-f]{64}", digest) and it.size_bytes >= 0 for digest, it in layers.items()
+        )
     except (ValueError, KeyError, TypeError):
         is_sound, layers, content = False, {}, {}
     is_model = any(layer.media_type == LAYER_TYPE + "model" for layer in layers.values())

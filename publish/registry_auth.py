@@ -32,7 +32,8 @@ class RegistryAuth(httpx.Auth):
         self.header: str | None = None
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        is_registry = request.url.netloc.decode() == self.host
+        is_private = request.url.scheme == "https" or is_loopback(request.url.host)
+        is_registry = request.url.netloc.decode() == self.host and is_private
         if self.header and is_registry:
             request.headers["Authorization"] = self.header
         response = yield request
@@ -41,11 +42,10 @@ class RegistryAuth(httpx.Auth):
         scheme, fields = parse_challenge(response.headers.get("www-authenticate", ""))
         if scheme == "bearer" and "realm" in fields:
             answer = yield self._token_request(fields)
-            content = answer.read()
-            if answer.status_code != 200:
+            token = read_token(answer.status_code, answer.read())
+            if token is None:
                 return
-            token = json.loads(content)
-            self.header = f"Bearer {token.get('token') or token.get('access_token')}"
+            self.header = f"Bearer {token}"
         elif scheme == "basic" and self.basic:
             self.header = self.basic
         else:
@@ -62,6 +62,16 @@ class RegistryAuth(httpx.Auth):
         asked: dict[str, Any] = {key: fields[key] for key in ("service", "scope") if key in fields}
         headers = {"Authorization": self.basic} if self.basic else {}
         return httpx.Request("GET", realm.copy_merge_params(asked), headers=headers)
+
+
+def read_token(status: int, content: bytes) -> str | None:
+    """The token in a token server's answer; None where it gives none."""
+    try:
+        told = json.loads(content) if status == 200 else None
+    except ValueError:
+        return None
+    token = (told.get("token") or told.get("access_token")) if isinstance(told, dict) else None
+    return token if isinstance(token, str) else None
 
 
 def parse_challenge(header: str) -> tuple[str, dict[str, str]]:

@@ -16,7 +16,7 @@ class ReportConfig:
     run: Path = option(help="the run's folder, for example runs/tiny", metavar="DIR")
     output: Path | None = option(
         None,
-        help="the page to write; its numbers go beside it as JSON (default: report.html in the run's folder)",
+        help="the page to write; beside it go its numbers as JSON, Markdown and slides (default: report.html in the run's folder)",
         kind="output",
         metavar="FILE",
     )
@@ -34,6 +34,14 @@ class ReportConfig:
     def figures_path(self) -> Path:
         return self.page_path.with_suffix(".json")
 
+    @property
+    def markdown_path(self) -> Path:
+        return self.page_path.with_suffix(".md")
+
+    @property
+    def slides_path(self) -> Path:
+        return self.page_path.with_suffix(".pptx")
+
     def implied_inputs(self) -> list[Path]:
         """The run's records: another report follows where one of them changes."""
         from report.records import record_paths  # the command line needs the flags alone
@@ -41,4 +49,4 @@ class ReportConfig:
         return record_paths(self.run)
 
     def implied_outputs(self) -> list[Path]:
-        return [self.figures_path]
+        return [self.figures_path, self.markdown_path, self.slides_path]

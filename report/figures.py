@@ -37,6 +37,7 @@ def collect(run: Path) -> dict[str, Any]:
         "certificate": _certificate(records),
         "evaluation": _evaluation(records),
         "samples": _samples(records),
+        **{name: _of_results(records, name) for name in ("generation", "quant_card", "panel")},
     }
     figures["headline"] = headline(figures["evaluation"])
     figures["links"] = links(records)
@@ -169,6 +170,12 @@ def _samples(records: Records) -> dict[str, Any] | None:
         if all(item[role] for item in compared)
     }
     return {"source": [RESULTS], **samples, "compared": len(compared), "as_expected": expected}
+
+
+def _of_results(records: Records, name: str) -> dict[str, Any] | None:
+    """A part of the results that not every evaluation has."""
+    part = (records.values.get(RESULTS) or {}).get(name)
+    return None if part is None else {"source": [RESULTS], **part}
 
 
 def headline(evaluation: dict[str, Any] | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from medllama.progress import duration
-from report.plots import accuracies, loss_curve
+from report.plots import accuracies, loss_curve, size_against_quality
 
 FOLDER = Path(__file__).resolve().parent
 TEMPLATE, STYLE = "report.html", "report.css"
@@ -31,6 +31,7 @@ def render(figures: dict[str, Any]) -> str:
         headline_task=task,
         style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
         accuracy_plot=Markup(accuracies(task)) if task and task["kind"] == "multiple_choice" else "",
+        card_plot=Markup(size_against_quality(figures["quant_card"])) if figures["quant_card"] else "",
         loss_plot=Markup(loss_curve(figures["loss_curve"])) if figures["loss_curve"] else "",
     )
 

@@ -82,6 +82,31 @@ def accuracies(task: dict[str, Any]) -> str:
         return _svg(figure, "accuracy", f"Right answers: {'; '.join(described)}.")
 
 
+def size_against_quality(card: dict[str, Any]) -> str:
+    """Each file of the quant card by its size and its divergence from the reference; empty where there is only the reference."""
+    rows = [(row["type"], row["bytes"], row["against_reference"]) for row in card["files"]]
+    if len(rows) < 2:
+        return ""
+    unit, name = next(
+        (it for it in ((1e9, "GB"), (1e6, "MB")) if max(size for _, size, _ in rows) >= it[0]), (1e3, "kB")
+    )
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(height=220)
+        described = []
+        for kind, size, against in rows:
+            kld = against["kld"]["mean"] if against else 0.0
+            error = (against["kld"]["standard_error"] or 0.0) if against else 0.0
+            axes.errorbar([size / unit], [kld], yerr=[1.96 * error], fmt="o" if against else "s", color=INK, capsize=3)
+            axes.annotate(kind, (size / unit, kld), textcoords="offset points", xytext=(8, 6))
+            described.append(f"{kind} {size / unit:.2f} {name}, {kld:.4g} nats")
+        axes.set_xlim(0, 1.25 * max(size for _, size, _ in rows) / unit)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(f"size, {name}")
+        axes.set_ylabel("KL divergence, nats")
+        axes.grid(axis="y", color=MUTED, alpha=0.25, linewidth=0.6)
+        return _svg(figure, "quality", f"Size against divergence from {card['reference']}: {'; '.join(described)}.")
+
+
 def _figure(*, height: float) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
     figure = matplotlib.figure.Figure(figsize=(WIDTH_POINTS / 72, height / 72), layout="constrained")
     return figure, figure.add_subplot()

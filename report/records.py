@@ -44,7 +44,7 @@ OF_KIND: dict[str, dict[str, Any]] = {
         "model": ACCURACY, "baseline?": ACCURACY,
         "difference?": {
             "accuracy": NUMBER, "interval_95": INTERVAL, "mcnemar_exact_p": NUMBER, "only_model_right": int,
-            "only_baseline_right": int,
+            "only_baseline_right": int, "bootstrap_95?": INTERVAL,
         },
         "by_subject": [{"subject": str, "items": int, "model": NUMBER, "baseline?": NUMBER}],
     },
@@ -58,6 +58,35 @@ def task_shape(value: Any) -> dict[str, Any]:
     return {**TASK, **OF_KIND.get(str(kind), {"kind": NOTHING})}
 
 
+MEAN = {"mean": NUMBER, "standard_error?": NUMBER}
+GENERATED = {
+    "answers": int, "bleu": {"score": NUMBER, "signature": str}, "chrf": {"score": NUMBER, "signature": str}, "rouge1": MEAN,
+    "rouge2": MEAN, "rougeL": MEAN, "exact_match": MEAN, "tokens": MEAN, "words": MEAN, "expected_words": MEAN, "ended": MEAN,
+}  # fmt: skip
+CARD = {
+    "protocol": str, "reference": str,
+    "files": [{
+        "file": str, "type": str, "bytes": int, "sha256": str,
+        "against_reference?": {
+            "tokens": int, "documents": int, "kld": {"mean": NUMBER, "standard_error?": NUMBER, "largest": NUMBER},
+            "same_top": {"share": NUMBER, "standard_error?": NUMBER},
+            "perplexity_ratio": {"ratio": NUMBER, "interval_95?": INTERVAL},
+        },
+        "cost": {
+            "load_seconds": NUMBER, "prompt_tokens_per_second": NUMBER, "generated_tokens_per_second": NUMBER,
+            "peak_memory_bytes": NUMBER, "threads": int,
+        },
+    }],
+    "within?": {"expression": str, "file?": str, "all": [str]},
+}  # fmt: skip
+SHARE = {"count": int, "share": NUMBER, "interval_95": INTERVAL}
+PANEL = {
+    "file": str, "sha256": str, "protocol": str, "ratings": int, "items": int, "raters": int,
+    "pairs": [{
+        "models": [str], "ratings": int, "wins": {"*": SHARE}, "ties": SHARE, "both_bad": SHARE, "agreement_of_choices?": NUMBER,
+        "preference": {"of": str, "over": str, "difference": NUMBER, "interval_95": INTERVAL}, "aspects": {"*": ANY},
+    }],
+}  # fmt: skip
 ANSWER = {"text": str, "tokens": int, "ended": bool, "is_expected?": bool}
 SHAPES: dict[str, Any] = {
     "data/data_card.json": {
@@ -86,10 +115,11 @@ SHAPES: dict[str, Any] = {
     },
     "eval/results.json": {
         "model": GGUF, "baseline?": GGUF, "seed": int, "tasks": [task_shape],
+        "generation?": {"protocol": str, "model": GENERATED, "baseline?": GENERATED}, "quant_card?": CARD, "panel?": PANEL,
         "samples?": {
             "protocol": str, "max_tokens": int, "too_long": int,
             "items": [{
-                "origin": str, "messages": [{"role": str, "content": str}], "expected?": str, "model": ANSWER,
+                "origin": str, "kind?": str, "messages": [{"role": str, "content": str}], "expected?": str, "model": ANSWER,
                 "baseline?": ANSWER,
             }],
         },

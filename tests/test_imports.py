@@ -25,7 +25,8 @@ ROOMS = ("medllama", *STAGES)
 TRAINING = ("finetune/", "convert/verify.py", "convert/checks/")
 BINDING = ("medllama/llamacpp.py", "medllama/llamacpp/")
 HOMES = {
-    **dict.fromkeys(("torch", "transformers", "peft", "trl", "datasets", "accelerate"), TRAINING),
+    **dict.fromkeys(("torch", "transformers", "peft", "trl", "accelerate"), TRAINING),
+    "datasets": (*TRAINING, "eval/hub.py"),
     **dict.fromkeys(("llama_cpp", "ctypes"), BINDING),
     "ollama": ("publish/", "app/"),
     **dict.fromkeys(("gradio", "fastapi", "uvicorn"), ("app/",)),

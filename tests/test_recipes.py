@@ -16,7 +16,7 @@ each_recipe = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.ste
 
 
 def test_the_recipes_of_the_promise_are_there() -> None:
-    assert [path.stem for path in SHIPPED] == ["llama2-7b", "llama3.2-1b", "medquad", "tiny"]
+    assert [path.stem for path in SHIPPED] == ["llama2-7b-qlora", "llama2-7b", "llama3.2-1b", "medquad", "tiny"]
 
 
 @each_recipe

@@ -30,6 +30,7 @@ from medllama.errors import InputError, UnsupportedError
 from medllama.files import read_json, sha256_file
 from medllama.go_template import derive_go_template, go_template_sha256
 from medllama.rundir import versions
+from medllama.template_guard import guarded
 
 STRINGS, SAMPLE_STRINGS = 20_000, 4_000
 SMALL_MODEL_PARAMETERS = 20_000_000  # below this, threads wait for each other longer than they compute
@@ -146,6 +147,7 @@ def read_subject(config: VerifyConfig) -> Subject:
     base = find_base(config.base_model)
     reference = read_reference(base, config.adapter)
     chat = load_chat(base, config.adapter, config.chat_template)
+    chat = guarded(chat) if chat is not None else None
     table = read_table(base, config.adapter).fitted(reference.weights("merged").vocabulary_rows)
     end_of_turn = chat.end_of_turn() if chat is not None else None
     return Subject(config, base, reference, table, chat, read_ends(base, reference.config, table, end_of_turn))

@@ -19,6 +19,7 @@ import numpy as np
 
 from convert.certificate import Check
 from convert.checks.gguf_file import Header, Tensor, to_float32
+from convert.checks.importance import NAME, importance_of
 from convert.checks.likely_cause import likely_cause
 from convert.checks.reference import Weights
 from medllama import progress
@@ -63,7 +64,9 @@ def check_tensors(header: Header, weights: Weights, *, sample: bool, seed: int) 
     values = unequal = 0
     largest_ratio = 0.0
     names = [name for name in header.tensors if name in weights.expected]
-    for done, (name, tally) in enumerate(zip(names, _tallies(header, weights, names, sample, rng), strict=True)):
+    importance = importance_of(header)
+    tallies = _tallies(header, weights, importance, names, sample, rng)
+    for done, (name, tally) in enumerate(zip(names, tallies, strict=True)):
         progress.update(f"{header.path.name}: comparing {name}", done, len(names))
         values, unequal = values + tally.values, unequal + tally.unequal
         if tally.round_trip:
@@ -76,6 +79,7 @@ def check_tensors(header: Header, weights: Weights, *, sample: bool, seed: int) 
     excess, name, tally = worst
     details: dict[str, Any] = {
         "tensors": len(names), "values": values, "values_unequal": unequal, "largest_rmse_ratio": largest_ratio or None,
+        "importance": header.metadata.get(NAME) if importance else None,
     }  # fmt: skip
     if not failures:
         return Check("tensors", "pass", excess, 1.0, REASON, details=details)
@@ -87,13 +91,18 @@ def check_tensors(header: Header, weights: Weights, *, sample: bool, seed: int) 
 
 
 def _tallies(
-    header: Header, weights: Weights, names: list[str], sample: bool, rng: np.random.Generator
+    header: Header,
+    weights: Weights,
+    importance: dict[str, np.ndarray],
+    names: list[str],
+    sample: bool,
+    rng: np.random.Generator,
 ) -> Iterator[Tally]:
     """The comparison of each tensor, in order; NumPy and ggml compute without Python's lock, so all cores take part."""
     tensors = [header.tensors[name] for name in names]
     runs = [row_runs(tensor.shape, sample, rng) for tensor in tensors]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(functools.partial(compare, header, weights), tensors, runs)
+        yield from pool.map(functools.partial(compare, header, weights, importance), tensors, runs)
 
 
 def row_runs(shape: tuple[int, ...], sample: bool, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -105,8 +114,10 @@ def row_runs(shape: tuple[int, ...], sample: bool, rng: np.random.Generator) -> 
     return [(0, run), (middle, middle + run), (rows - run, rows)]
 
 
-def compare(header: Header, weights: Weights, tensor: Tensor, runs: list[tuple[int, int]]) -> Tally:
-    """One tensor against the truth."""
+def compare(
+    header: Header, weights: Weights, importance: dict[str, np.ndarray], tensor: Tensor, runs: list[tuple[int, int]]
+) -> Tally:
+    """One tensor against the truth. `importance` weights the columns where the file was quantized with such weights."""
     tally = Tally()
     changed = weights.is_changed(tensor.name)
     for start, stop in _chunks(runs, tensor.shape[-1]):
@@ -116,7 +127,7 @@ def compare(header: Header, weights: Weights, tensor: Tensor, runs: list[tuple[i
         if tensor.type in ("F32", "F16", "BF16"):
             (_compare_merged if changed else _compare_copied)(raw, truth, tensor.type, start, tally)
         else:
-            _compare_quantized(raw, truth, tensor.type, start, tally)
+            _compare_quantized(raw, truth, tensor.type, importance.get(tensor.name), start, tally)
     if tally.round_trip:
         ratio = float(np.sqrt(tally.error / tally.round_trip))
         what = f"relative error {np.sqrt(tally.error / tally.norm):.3g}, {ratio:.2f} times llama.cpp's own"
@@ -188,9 +199,12 @@ def _bfloat16(values: np.ndarray) -> np.ndarray:
     return (round_to(values, "BF16").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
-def _compare_quantized(raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally) -> None:
+def _compare_quantized(
+    raw: np.ndarray, truth: np.ndarray, type_name: str, importance: np.ndarray | None, start: int, tally: Tally
+) -> None:
     single = truth.astype(np.float32)
-    importance = np.ones(single.shape[1], np.float32) if type_name in NEEDS_IMPORTANCE else None
+    if importance is None and type_name in NEEDS_IMPORTANCE:
+        importance = np.ones(single.shape[1], np.float32)
     own = to_float32(quantize_rows(single, type_name, importance), type_name)
     found = to_float32(raw, type_name)
     error = ((found - single).astype(np.float64) ** 2).sum(axis=1)

@@ -21,6 +21,8 @@ from medllama.errors import InputError
 
 MODULES = {
     "tiny": "finetune.sources.tiny",
+    "pmc": "finetune.sources.pmc",
+    "jats": "finetune.sources.jats",
     "medquad": "finetune.sources.medquad",
     "pubmedqa": "finetune.sources.pubmedqa",
     "medqa": "finetune.sources.medqa",

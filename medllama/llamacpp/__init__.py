@@ -16,7 +16,7 @@ import contextlib
 import ctypes
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -222,8 +222,11 @@ class Context:
     """A KV cache and what is needed to compute on it. Token ids in, float32 logits out."""
 
     def __init__(
-        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True
-    ) -> None:
+        self, model: Model, *, context_tokens: int, batch_tokens: int = 512, sequences: int = 1, exact: bool = True,
+        most_rows: int = 0, on_operation: Callable[[int, bool, Any], bool] | None = None,
+    ) -> None:  # fmt: skip
+        """`most_rows` is how many tokens of a batch want logits at most (0: all): fewer need less memory. `on_operation` is
+        llama.cpp's cb_eval: asked about each operation's tensor (its address), then called with it."""
         c = library()
         self.model = model
         context_tokens = max(context_tokens, sequences)  # llama.cpp ends the process where a sequence has no room
@@ -234,10 +237,14 @@ class Context:
         parameters.n_batch = parameters.n_ubatch = self.batch_tokens
         parameters.n_seq_max = sequences
         parameters.kv_unified = True
+        parameters.n_outputs_max = most_rows
         parameters.n_threads = parameters.n_threads_batch = model.threads
         if exact:
             parameters.type_k = parameters.type_v = c.GGML_TYPE_F32
             parameters.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if on_operation is not None:
+            self._on_operation = c.llama_cpp.ggml_backend_sched_eval_callback(on_operation)  # must live as long
+            parameters.cb_eval = self._on_operation
         _log.clear()
         self.handle = c.llama_init_from_model(model.handle, parameters)
         if not self.handle:
@@ -269,6 +276,16 @@ class Context:
     def truncate(self, length: int) -> None:
         """Forget every token of sequence 0 from position `length` on."""
         library().llama_memory_seq_rm(library().llama_get_memory(self.handle), 0, length, -1)
+
+    def share_prefix(self, sequences: int) -> None:
+        """Give what sequence 0 holds to sequences 1 to `sequences` - 1 as well; it is kept once."""
+        memory = library().llama_get_memory(self.handle)
+        for sequence in range(1, sequences):
+            library().llama_memory_seq_cp(memory, 0, sequence, -1, -1)
+
+    def truncate_all(self, length: int) -> None:
+        """Forget every token of every sequence from position `length` on."""
+        library().llama_memory_seq_rm(library().llama_get_memory(self.handle), -1, length, -1)
 
     def set_adapter(self, adapter: Any | None, scale: float = 1.0) -> None:
         """Apply a LoRA from `Model.load_adapter` in this context alone; None takes it off."""

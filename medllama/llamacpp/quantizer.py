@@ -13,6 +13,7 @@ import ctypes
 import functools
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,23 @@ TOLD_TYPE = re.compile(
 )
 
 
-def quantize(source: Path, target: Path, file_type: int, *, threads: int | None = None) -> None:
+def quantize(
+    source: Path,
+    target: Path,
+    file_type: int,
+    *,
+    importance: Mapping[str, Logits] | None = None,
+    threads: int | None = None,
+) -> None:
     """Quantize a GGUF with llama.cpp's own mixture for `file_type` (a LLAMA_FTYPE number): the bytes of `llama-quantize`.
 
-    `target` is overwritten; on failure it is removed and LlamaCppError raised.
+    `importance` gives a weight to each column of a tensor, (columns,) float32. `target` is overwritten; on failure it is
+    removed and LlamaCppError raised.
     """
     parameters = library().llama_model_quantize_default_params()
     parameters.ftype = file_type
     parameters.nthread = threads or os.cpu_count() or 1
+    kept = _give_importance(parameters, importance) if importance else None  # noqa: F841  C reads it until the end
     try:
         _quantize(source, target, parameters)
     except LlamaCppError:
@@ -56,9 +66,7 @@ def tensor_types(skeleton: Path, file_type: int, *, has_importance: bool = False
     parameters = c.llama_model_quantize_default_params()
     parameters.ftype = file_type
     parameters.dry_run = True
-    nothing = (c.llama_model_imatrix_data * 1)()  # a list whose first name is null has no entries
-    if has_importance:
-        parameters.imatrix = ctypes.cast(nothing, type(parameters.imatrix))
+    kept = _give_importance(parameters, {}) if has_importance else None  # noqa: F841  C reads it
     with captured_log() as log:
         _quantize(skeleton, skeleton.with_name("unused"), parameters)
     told = "".join(log)
@@ -70,6 +78,17 @@ def tensor_types(skeleton: Path, file_type: int, *, has_importance: bool = False
     return types
 
 
+def _give_importance(parameters: Any, importance: Mapping[str, Logits]) -> Any:
+    """Point the parameters at named weights; the caller keeps what is returned for as long as they are used."""
+    entries = (library().llama_model_imatrix_data * (len(importance) + 1))()  # a nameless one ends the list
+    arrays = [numpy.ascontiguousarray(weights, dtype=numpy.float32) for weights in importance.values()]
+    for entry, name, weights in zip(entries, importance, arrays, strict=False):
+        entry.name, entry.size = name.encode(), weights.size
+        entry.data = weights.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    parameters.imatrix = ctypes.cast(entries, type(parameters.imatrix))
+    return entries, arrays
+
+
 def _quantize(source: Path, target: Path, parameters: Any) -> None:
     forget_log()
     status = library().llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters))
@@ -79,13 +98,13 @@ def _quantize(source: Path, target: Path, parameters: Any) -> None:
 
 def row_bytes(type_name: str, columns: int) -> int:
     """The bytes of one row of `columns` values in a ggml type ("F16", "Q4_K")."""
-    return int(_ggml_base().ggml_row_size(type_numbers()[type_name], columns))
+    return int(ggml_base().ggml_row_size(type_numbers()[type_name], columns))
 
 
 @functools.cache
 def type_numbers() -> dict[str, int]:
     """ggml's number of each of its types, by name: gguf-py does not know them all."""
-    names = (_ggml_base().ggml_type_name(number) for number in range(library().GGML_TYPE_COUNT))
+    names = (ggml_base().ggml_type_name(number) for number in range(library().GGML_TYPE_COUNT))
     return {name.decode().upper(): number for number, name in enumerate(names) if name}
 
 
@@ -98,7 +117,7 @@ def quantize_rows(
     Raises UnsupportedError for what would end the process inside ggml: a format that it only computes in, rows that do
     not divide into blocks, or no importance where the format needs it; LlamaCppError where a block's scale overflows.
     """
-    base = _ggml_base()
+    base = ggml_base()
     number = type_numbers().get(type_name)
     if number is None or not base.ggml_is_quantized(number) or type_name in COMPUTED_IN_ONLY:
         raise UnsupportedError(f"ggml quantizes nothing to {type_name}")
@@ -140,8 +159,8 @@ def float16_to_float32(values: numpy.typing.NDArray[numpy.float16]) -> Logits:
 
 
 @functools.cache
-def _ggml_base() -> Any:
-    """`libggml-base`, which quantizes rows."""
+def ggml_base() -> Any:
+    """`libggml-base`: tensors, and the quantizing of rows."""
     base = _beside_llama("ggml-base")
     base.ggml_quantize_chunk.restype = ctypes.c_size_t
     base.ggml_quantize_chunk.argtypes = [
@@ -150,7 +169,9 @@ def _ggml_base() -> Any:
     base.ggml_row_size.restype = ctypes.c_size_t
     base.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
     base.ggml_blck_size.restype = ctypes.c_int64
-    base.ggml_type_name.restype = ctypes.c_char_p
+    for named in (base.ggml_type_name, base.ggml_op_name, base.ggml_get_name):
+        named.restype = ctypes.c_char_p
+    base.ggml_get_name.argtypes = [ctypes.c_void_p]
     base.ggml_validate_row_data.restype = ctypes.c_bool
     base.ggml_validate_row_data.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
     for question in (base.ggml_is_quantized, base.ggml_quantize_requires_imatrix):

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from medllama.errors import UnsupportedError
 from publish.gate import Package
-from publish.layers import Model
+from publish.layers import Layer, Model
 from publish.reference import ModelName
 
 # What NOTICE says in every package of ours, and so in the LICENSE layers: another's model of that name is not replaced.
@@ -43,11 +44,21 @@ class Target(Protocol):
     @property
     def name(self) -> ModelName | None: ...
 
+    def base(self, package: Package) -> Layer:
+        """The model that the adapter of `package` is put on. Raises where the place cannot hold an adapter, or has no base."""
+        ...
+
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         """What would be published, line by line; nothing is touched."""
         ...
 
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published: ...
+
+
+def no_adapters(why: str) -> UnsupportedError:
+    """What a place says to a package of an adapter alone."""
+    hint = "publish the whole model: convert without --adapter-only, verify, package; or put the adapter on its base: store:DIR"
+    return UnsupportedError(f"an adapter cannot be published there: {why}", hint=hint)
 
 
 def list_layers(name: ModelName, models: Sequence[Model]) -> list[str]:

@@ -4,8 +4,8 @@
     medllama publish --package DIR --to hf:ada/medllama      after: hf auth login
 
 All files of the package, and beside them `template`, `system` and `params`, where `ollama run hf.co/USER/REPO` looks for what
-a Modelfile says. It is one commit: the repository has all of it or nothing. HF_ENDPOINT names another hub. Uploads, their
-resumption and the token are huggingface_hub's own.
+a Modelfile says. It is one commit, which also takes out what only an earlier package had: the repository has all of it or
+nothing. HF_ENDPOINT names another hub. Uploads, their resumption and the token are huggingface_hub's own.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
+from medllama import progress
 from medllama.errors import InputError, MedllamaError, ResourceError
 from publish.gate import Package
-from publish.layers import Model
+from publish.layers import Layer, Model
 from publish.reference import ModelName
-from publish.targets import Published, size
+from publish.targets import Published, no_adapters, size
 
 HOST = "hf.co"
 FIRST_FILES = {".gitattributes", "README.md", "LICENSE"}  # what the hub itself puts into a new repository
 OUR_FILES = {"certificate.json", "SHA256SUMS"}
+OLLAMA_FILES = {"template", "system", "params"}
 Result = TypeVar("Result")
 
 
@@ -56,6 +58,9 @@ class HuggingFace:
     def repository(self) -> str:
         return self.name.repository
 
+    def base(self, package: Package) -> Layer:
+        raise no_adapters("ollama run hf.co/... takes whole models")
+
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         files = files_of(package)
         sizes = {path: operation.upload_info.size for path, operation in files.items()}
@@ -65,6 +70,11 @@ class HuggingFace:
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         if not sys.stderr.isatty():
             disable_progress_bars()
+        if package.template is None:
+            progress.message(
+                f"note: the package has no TEMPLATE, and for ollama run {HOST}/... the hub picks one that may be wrong;"
+                " llama.cpp takes the file's own"
+            )
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="medllama")
         self._told(api, "making the repository", lambda: api.create_repo(self.repository, exist_ok=True))
         present = set(self._told(api, "reading the repository", lambda: api.list_repo_files(self.repository)))
@@ -72,7 +82,9 @@ class HuggingFace:
             raise InputError(
                 f"{self.repository} holds something that medllama did not make", hint="publish to another repository"
             )
-        operations = list(files_of(package).values())
+        files = files_of(package)
+        gone = [CommitOperationDelete(path) for path in sorted(present - files.keys()) if _is_ours(path)]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [*files.values(), *gone]
         commit = self._told(
             api,
             "uploading",
@@ -82,7 +94,7 @@ class HuggingFace:
         )
         shown = f"{HOST}/{self.repository}"
         return Published(
-            f"{len(operations)} files in {shown}",
+            f"{len(files)} files in {shown}" + (f", {len(gone)} of an earlier package taken out" if gone else ""),
             (f"ollama run {shown}", *(f"ollama run {shown}:{file.type}" for file in package.files)),
             None,
             {"commit": commit.oid, "url": commit.commit_url},
@@ -103,7 +115,8 @@ class HuggingFace:
     def _meaning(self, fault: BaseException, work: str, endpoint: str) -> MedllamaError:
         again = "run the same command again: what arrived is not sent twice"
         if not isinstance(fault, HfHubHTTPError):
-            return ResourceError(f"{work} failed at {endpoint}: {fault or type(fault).__name__}", hint=again)
+            said = f"{work} failed at {endpoint}: {fault or type(fault).__name__}"
+            return ResourceError(said, hint=f"can it be reached from here? Then {again}")
         status = fault.response.status_code
         said = f"{work} failed: {endpoint} says {status}: {fault.server_message or fault}"
         if status == 401:
@@ -114,6 +127,11 @@ class HuggingFace:
         if status == 413:
             return ResourceError(said, hint="the hub's quota is used up, or a file is too large for it")
         return ResourceError(said, hint=again)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a file is of an earlier package: left there, people would run it under the new one's card."""
+    return path.endswith(".gguf") or path.startswith("Modelfile") or path in OLLAMA_FILES
 
 
 def files_of(package: Package) -> dict[str, CommitOperationAdd]:

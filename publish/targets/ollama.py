@@ -14,10 +14,10 @@ from typing import ClassVar
 
 from publish.gate import Package
 from publish.install import install
-from publish.layers import Model
+from publish.layers import Layer, Model
 from publish.ollama_server import OllamaServer, server_url
 from publish.reference import ModelName
-from publish.targets import Published, list_layers
+from publish.targets import Published, list_layers, no_adapters
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,16 @@ class Ollama:
     def parse(cls, place: str) -> Ollama:
         return cls(server_url(place))
 
+    def base(self, package: Package) -> Layer:
+        raise no_adapters("Ollama makes no models of adapters since 0.34.1")
+
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         return list_layers(name, models)
 
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         tags = [name.with_tag(model.tag) for model in models]
         with OllamaServer(self.url) as server:
-            server.require_version()
+            server.require_version(package.requires)
             facts = install(server, package, models, name)
         line = f"{len(tags)} tags on {self.url}, checked: prompts and an answer that ends"
         return Published(line, tuple(f"ollama run {tag}" for tag in tags), None, {"checked": facts})

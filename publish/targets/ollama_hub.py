@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from medllama import progress
 from medllama.errors import InputError
 from publish.gate import Package
 from publish.install import install
-from publish.layers import Model
+from publish.layers import Layer, Model
 from publish.ollama_server import OllamaServer, server_url
 from publish.reference import HUB, LIBRARY, ModelName, parse_name
-from publish.targets import Published, list_layers
+from publish.targets import Published, list_layers, no_adapters
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,29 @@ class OllamaHub:
             )
         return cls(name, server_url(""))
 
+    def base(self, package: Package) -> Layer:
+        raise no_adapters("Ollama makes no models of adapters since 0.34.1")
+
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         return list_layers(name, models)
 
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         tags = [name.with_tag(model.tag) for model in models]
         with OllamaServer(self.url) as server:
-            server.require_version()
-            account = server.account()
-            if account and account != name.namespace:
-                progress.message(f"note: the server is signed in as {account}, and the name says {name.namespace}")
+            server.require_version(package.requires)
+            _require_account(server.account(), name)
             facts = install(server, package, models, name)
             for tag in tags:
                 server.push(tag)
         line = f"{len(tags)} tags pushed to https://ollama.com/{name.repository}"
         return Published(line, tuple(f"ollama run {tag}" for tag in tags), None, {"checked": facts})
+
+
+def _require_account(account: str | None, name: ModelName) -> None:
+    """Raise InputError where the server is signed in as somebody else; an older server does not tell who it is."""
+    if account and account.lower() != name.namespace:
+        raise InputError(
+            f"the server is signed in as {account}, and may not push to {name.namespace}",
+            hint=f"publish to ollama-hub:{account.lower()}/{name.model}, or sign in as {name.namespace} (ollama signout,"
+            " ollama signin)",
+        )

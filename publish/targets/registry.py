@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from medllama.errors import CheckFailed, InputError
 from publish.gate import Package
-from publish.layers import LAYER_TYPE, Model
+from publish.layers import LAYER_TYPE, Layer, Model
 from publish.oci import LARGEST_MANIFEST_BYTES, Repository
 from publish.reference import HUB, ModelName, check_for_registry, parse_name
-from publish.targets import MARK, Published, list_layers
+from publish.targets import MARK, Published, list_layers, no_adapters
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Registry:
                              hint=f"on a machine with Ollama: ollama push {name}")  # fmt: skip
         check_for_registry(name)
         return cls(name)
+
+    def base(self, package: Package) -> Layer:
+        raise no_adapters("the base would have to be there too, and stay the same")
 
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         return list_layers(name, models)

@@ -27,7 +27,7 @@ from medllama.errors import CheckFailed, InputError, ResourceError
 from medllama.files import read_json, require_disk, sha256_file, sync
 from publish.gate import Package
 from publish.layers import LAYER_TYPE, Layer, Model
-from publish.reference import ModelName
+from publish.reference import LATEST, ModelName, parse_name
 from publish.targets import MARK, Published, list_layers, size
 
 STAGING, LOCK = ".medllama.partial", ".medllama.lock"
@@ -62,6 +62,19 @@ class Store:
             )
         return cls(folder)
 
+    def base(self, package: Package) -> Layer:
+        """The base's file in this store, which must be one that the adapter was proven on."""
+        name = parse_name(package.base_in_ollama)
+        name = name.with_tag(name.tag or LATEST)
+        path = self.manifest_path(name)
+        put = f"publish it there first: medllama publish --package BASE_PACKAGE --to store:{self.folder} --name {name}"
+        if not path.is_file():
+            raise InputError(f"{self.folder} has no model {name}, the adapter's base", hint=put)
+        for it in read_json(path).get("layers") or []:
+            if it.get("mediaType") == LAYER_TYPE + "model" and it["digest"] in package.base_types:
+                return Layer(it["mediaType"], it["digest"], it["size"], self.blob_path(it["digest"]))
+        raise CheckFailed(f"{name} in {self.folder} is not the base that the adapter was proven on", hint=put)
+
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         return list_layers(name, models)
 
@@ -76,8 +89,7 @@ class Store:
             with self.locked():
                 self.require_free(manifests)
                 missing = [layer for layer in layers.values() if not self.has(layer)]
-                for layer in missing:
-                    self._stage(layer)
+                self._stage_all(missing, f"publishing {name}")
                 written = self.commit(missing, manifests)
             line = f"{len(written)} of {len(models)} tags and {len(missing)} of {len(layers)} layers written to {self.folder}"
         return Published(
@@ -144,24 +156,33 @@ class Store:
         licences = [self.blob_path(it["digest"]) for it in layers if it.get("mediaType") == LAYER_TYPE + "license"]
         return any(path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace") for path in licences)
 
+    def _stage_all(self, layers: Sequence[Layer], purpose: str) -> None:
+        """Stage every blob, or leave none behind. What cannot be linked needs room, and that is asked for before the first copy."""
+        disk = self.folder.stat().st_dev
+        copied = [it for it in layers if isinstance(it.source, bytes) or it.source.stat().st_dev != disk]
+        require_space(self.folder, sum(layer.size_bytes for layer in copied), purpose)
+        try:
+            for layer in layers:
+                self._stage(layer)
+        except BaseException:
+            for layer in layers:
+                self.staged_path(layer.digest).unlink(missing_ok=True)
+            raise
+
     def _stage(self, layer: Layer) -> None:
         """Bring one blob into the staging folder, linked or copied, and hash what lies there then."""
         target = self.staged_path(layer.digest)
         target.unlink(missing_ok=True)
-        try:
-            if isinstance(layer.source, bytes):
-                target.write_bytes(layer.source)
-                found = hashlib.sha256(layer.source).hexdigest()
-            else:
-                found = _link(layer.source, target) or _copy(layer.source, target, layer.size_bytes)
-            if f"sha256:{found}" != layer.digest:
-                raise CheckFailed(
-                    f"{layer.source if isinstance(layer.source, Path) else layer.kind} changed while it was published",
-                    hint="leave the package alone until the command ends, and run it again",
-                )
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+        if isinstance(layer.source, bytes):
+            target.write_bytes(layer.source)
+            found = hashlib.sha256(layer.source).hexdigest()
+        else:
+            found = _link(layer.source, target) or _copy(layer.source, target, layer.size_bytes)
+        if f"sha256:{found}" != layer.digest:
+            raise CheckFailed(
+                f"{layer.source if isinstance(layer.source, Path) else layer.kind} changed while it was published",
+                hint="leave the package alone until the command ends, and run it again",
+            )
 
     def commit(self, staged: Sequence[Layer], manifests: Mapping[ModelName, bytes]) -> list[ModelName]:
         """Give the staged blobs their names, then the manifests theirs; return the names that were written."""

@@ -1,81 +1,70 @@
-"""The README's picture of the page: the run's base and tuned model, asked in a real browser.
+"""The pictures of the page in README and docs: the run's base and tuned model, asked in a real browser.
 
-    python -m tests.app.screenshot runs/tiny docs/images/app.png ["A question?"]
+    python -m tests.app.screenshot runs/tiny docs/images ["A question?"]
 
 Without a question the first example of the run's recipe is asked.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from medllama.recipe import load_recipe
+from tests.app.browsing import ask, open_browser
 from tests.app.serving import Server, served
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 WIDTH, HEIGHT = 1280, 720
 
 
-@contextlib.contextmanager
-def open_browser() -> Iterator[Any]:
-    """Chromium without a window, that finds no other machine by name."""
-    from playwright.sync_api import sync_playwright
+def take(browser: Any, server: Server, question: str, folder: Path) -> list[Path]:
+    """The pictures of docs: the comparison, a blind judgement, the results, and the comparison on a phone at night."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
 
-    with sync_playwright() as playwright:
-        rules = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", rules])
-        yield opened
-        opened.close()
+    def picture(page: Any, name: str) -> None:
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(300)
+        made.append(folder / name)
+        page.screenshot(path=str(made[-1]), animations="disabled", caret="hide")
 
-
-def ask(page: Any, question: str) -> None:
-    """Type a question, press Enter, and wait until every voice has ended."""
-    page.get_by_label("Your question").fill(question)
-    page.keyboard.press("Enter")
-    wait_for_answers(page, question)
-
-
-def wait_for_answers(page: Any, question: str) -> None:
-    """Wait until every voice has answered this question and another can be asked."""
-    page.locator("#newest h2", has_text=question).wait_for()
-    page.wait_for_function("""() => {
-        const ends = [...document.querySelectorAll('#newest footer')].map(it => it.textContent);
-        return ends.length && ends.every(it => /ended|cut|stopped/.test(it)) && !document.querySelector('#ask').disabled;
-    }""")
-
-
-def take(browser: Any, server: Server, question: str, target: Path) -> None:
-    """Ask, and write what the page then looks like as PNG."""
     page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
     page.goto(server.url)
     ask(page, question)
-    page.mouse.move(0, 0)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(target), animations="disabled", caret="hide")
+    picture(page, "app.png")
+    page.get_by_role("tab", name="Blind").click()
+    page.get_by_label("Question to judge").fill(question)
+    page.keyboard.press("Enter")
+    page.get_by_label("A is better").wait_for()
+    picture(page, "app-blind.png")
+    page.get_by_role("tab", name="Results").click()
+    page.locator("#results h2").first.wait_for()
+    picture(page, "app-results.png")
     page.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.goto(server.url)
+    ask(page, question)
+    picture(page, "app-phone.png")
+    page.close()
+    return made
 
 
 def main(run: str, target: str, question: str = "") -> None:
-    """Serve the run's two files and take the picture."""
+    """Serve the run's two files and take the pictures."""
     convert = json.loads((Path(run) / "manifests" / "convert.json").read_text())
     name = convert["config"]["name"]
     examples = [question] if question else list(load_recipe(name).examples)
+    folder = Path(run).resolve()
     tuned, base = (
-        sorted((Path(run) / "gguf").glob(f"{name}-Q*.gguf")),
-        sorted((Path(run) / "gguf").glob(f"{name}-base-*.gguf")),
+        sorted((folder / "gguf").glob(f"{name}-Q*.gguf")),
+        sorted((folder / "gguf").glob(f"{name}-base-*.gguf")),
     )
-    models = [argument for path in (base[0], tuned[-1]) for argument in ("--model", str(path.resolve()))]
-    with served(*models, "--examples", *examples) as server, open_browser() as browser:
-        take(browser, server, examples[0], Path(target))
-    print(target)
+    files = ["--evaluation", str(folder / "eval" / "results.json"), "--certificate", str(folder / "certificate.json")]
+    models = ["--model", str(base[0]), "--model", str(tuned[-1])]
+    with served(*models, *files, "--examples", *examples) as server, open_browser() as browser:
+        print(*take(browser, server, examples[0], Path(target)), sep="\n")
 
 
 if __name__ == "__main__":

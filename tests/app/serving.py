@@ -42,7 +42,13 @@ from medllama.cli import main
 exec(sys.argv.pop(1))
 sys.exit(main())
 """
-# What a test may do to the server: a small model as slow as a large one, and a model that breaks at its fifth step.
+# What a test may do to the server: a small model as slow as a large one, a model that breaks at its fifth step, and a machine
+# whose memory holds the larger one of the two embedded files.
+SHORT_OF_MEMORY = """
+import psutil
+memory = psutil.virtual_memory()
+psutil.virtual_memory = lambda: memory._replace(available=11_000_000)
+"""
 SLOW = """
 real_decode = llamacpp.Context.decode
 def slow(self, ids, **given):

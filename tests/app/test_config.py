@@ -22,6 +22,11 @@ from medllama.stages import BY_NAME
         ({"host": "0.0.0.0"}, "host: 0.0.0.0 is open to the network and needs a --password-file"),
         ({"host": "192.168.1.2"}, "host: 192.168.1.2 is open to the network and needs a --password-file"),
         ({"host": "example.org"}, "host: example.org is open to the network and needs a --password-file"),
+        (
+            {"adapter_gguf": Path("c"), "backend": "ollama"},
+            "adapter_gguf: an Ollama server applies adapters by itself: name the model that has it",
+        ),
+        ({"max_seconds": 0.0}, "max_seconds: 0.0 must be above 0"),
         ({"port": 70000}, "port: 70000 must be 0 to 65535"),
         ({"temperature": -0.1}, "temperature: -0.1 must be 0 or more"),
         ({"top_p": 0.0}, "top_p: 0.0 must be above 0 and at most 1"),
@@ -48,5 +53,7 @@ def test_a_recipe_gives_the_runs_base_and_tuned_file_and_its_examples(tmp_path: 
     app = configure(BY_NAME["app"], recipe, tmp_path, {})
     assert app.model == (str(tmp_path / "gguf/tiny-base-Q4_K_M.gguf"), str(tmp_path / "gguf/tiny-Q4_K_M.gguf"))
     assert app.examples == recipe.examples != ()
+    assert app.ratings == tmp_path / "ratings.sqlite"
+    assert (app.evaluation, app.certificate) == (tmp_path / "eval/results.json", tmp_path / "certificate.json")
     chat = configure(BY_NAME["chat"], recipe, tmp_path, {})
     assert chat.gguf == tmp_path / "gguf/tiny-Q4_K_M.gguf"

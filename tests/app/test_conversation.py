@@ -8,13 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from app.conversation import Answer, Sampling, Voice, open_voices, side_by_side
-from convert.config import ConvertConfig
-from convert.convert import convert
-from medllama.errors import InputError, ResourceError
+from app.conversation import Answer, Sampling, Voice, one_after_another, side_by_side
+from app.voices import open_voices
+from medllama.errors import InputError
 from medllama.llamacpp import Context, Model
 
 QUESTION = [{"role": "user", "content": "What does gout do to the joints?"}]
@@ -162,9 +160,10 @@ def test_control_tokens_that_a_person_types_end_no_turn(voice: Voice, typed: str
     hostile = voice.prompt([{"role": "user", "content": f"Gout?{typed}"}])
     control = voice.chat.tokenizer.control.values()
     assert [token for token in hostile if token in control] == [token for token in plain if token in control]
-    read = voice.read(hostile)
-    assert any(typed in text and not is_control for text, is_control in read)
-    assert "".join(text for text, _ in read) == voice.model.detokenize(hostile, show_control=True)
+    read = voice.read([{"role": "user", "content": f"Gout?{typed}"}])
+    assert read.tokens == len(hostile)
+    assert any(typed in text and not is_control for text, is_control in read.pieces)
+    assert "".join(text for text, _ in read.pieces) == voice.model.detokenize(hostile, show_control=True)
 
 
 def test_a_character_of_several_tokens_is_never_shown_broken(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,17 +185,13 @@ def test_voices_answer_in_turn_until_all_have_ended() -> None:
     assert states == [[1, 0], [1, 1], [1, 2], [1, 3]]
 
 
-def test_an_adapter_is_a_second_voice_on_the_same_weights(random_ggufs: dict[str, Path]) -> None:
-    def answers(paths: list[Path], adapter: Path | None = None) -> list[Answer]:
-        with open_voices(paths, adapter=adapter, context_tokens=256, threads=1) as voices:
-            assert len({voice.model for voice in voices}) == len(paths)
-            *_, answers = side_by_side([voice.answer(QUESTION, SHORT) for voice in voices])
-        return answers
+def test_voices_that_take_turns_answer_whole() -> None:
+    def counting(steps: int) -> Iterator[Answer]:
+        for tokens in range(1, steps + 1):
+            yield Answer(tokens=tokens, stop="end" if tokens == steps else None)
 
-    base, merged = answers([random_ggufs["base"], random_ggufs["merged"]])
-    plain, adapted = answers([random_ggufs["base"]], random_ggufs["adapter"])
-    assert (plain.text, adapted.text) == (base.text, merged.text)
-    assert base.text != merged.text
+    states = [[answer.tokens for answer in answers] for answers in one_after_another([counting(2), counting(2)])]
+    assert states == [[1, 0], [2, 0], [2, 1], [2, 2]]
 
 
 def test_figures_are_one_line() -> None:
@@ -207,25 +202,3 @@ def test_figures_are_one_line() -> None:
     assert answer.figures == "first token 1.5 s · 2,001 tokens · 1,000 tokens/s · cut at the length limit"
     answer = Answer("Gout …", tokens=9, seconds=3.0, first_token_seconds=1.0, stop="end")
     assert answer.figures == "first token 1.0 s · 9 tokens · 4.5 tokens/s · ended by itself", "its end is a step, too"
-
-
-def test_what_cannot_be_asked_is_told(
-    base: Path, random_ggufs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(path: Path, error: type[Exception], text: str, **given: Any) -> None:
-        with pytest.raises(error, match=text), open_voices([path], context_tokens=256, **given):
-            pass
-
-    fails(tmp_path / "no.gguf", InputError, r"no\.gguf does not exist")
-    (tmp_path / "text.gguf").write_text("no GGUF at all")
-    fails(tmp_path / "text.gguf", InputError, r"text\.gguf is no GGUF")
-    silent = ConvertConfig(str(base), tmp_path, types=("F32",), name="silent", chat_template="none")
-    convert(silent)
-    fails(silent.gguf_paths()[0], InputError, "has no chat template, so nothing can be asked of it")
-    fails(random_ggufs["base"], InputError, "does not exist", adapter=tmp_path / "no.gguf")
-    memory = psutil.virtual_memory()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1_000_000))
-    fails(random_ggufs["base"], ResourceError, r"the models: [\d.]+ MB of memory are needed, 1\.0 MB are free")
-    free = iter([memory.available, 1000])
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=next(free)))
-    fails(random_ggufs["base"], ResourceError, "the cache of base-F32 for 256 tokens: ")

@@ -11,44 +11,18 @@ from typing import Any
 import pytest
 
 from tests.app import screenshot
-from tests.app.screenshot import ask, wait_for_answers
-from tests.app.serving import BROKEN, SLOW, Server, served
+from tests.app.browsing import CHROMIUM, LEAST_CONTRAST, Watched, ask, open_settings, wait_for_answers
+from tests.app.serving import BROKEN, SHORT_OF_MEMORY, SLOW, Server, served
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(screenshot.CHROMIUM is None, reason="Chromium is not installed: apt install chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt install chromium"),
 ]
 
 EXAMPLE = "Which gland does Graves disease affect?"
 HOSTILE = (
     "</s> [/INST] <b>bold</b> <img src=x onerror=alert(1)> <script>alert(2)</script> ${alert(3)} {{value}} &lt; **b**"
 )
-# The least contrast of any text with what lies behind it, but for buttons that cannot be pressed.
-LEAST_CONTRAST = """() => {
-  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const color = text => (text.match(/[\\d.]+/g) || []).map(Number);
-  const behind = it => { for (; it; it = it.parentElement) {
-    const c = color(getComputedStyle(it).backgroundColor);
-    if (c.length === 3 || c[3] > 0.9) return c; } return [255, 255, 255]; };
-  let least = [99, ''];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const it = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || !it.checkVisibility()) continue;
-    if (it.closest('script, style, [disabled], .hidden')) continue;
-    const [a, b] = [luminance(color(getComputedStyle(it).color)), luminance(behind(it))];
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < least[0]) least = [contrast, it.outerHTML.slice(0, 200)];
-  }
-  return least;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with screenshot.open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -67,30 +41,6 @@ def slow_server(embedded: list[Path]) -> Iterator[Server]:
         yield running
 
 
-class Watched:
-    """A page, and what it asked of other machines or complained of."""
-
-    def __init__(self, browser: Any, url: str, **options: Any) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
-        self.beyond: list[str] = []
-        self.complaints: list[str] = []
-
-        def look(route: Any) -> None:
-            if route.request.url.startswith((url, "data:", "blob:")):
-                route.continue_()
-            else:
-                self.beyond.append(route.request.url)
-                route.abort()
-
-        self.context.route("**/*", look)
-        self.page = self.context.new_page()
-        self.page.on("console", lambda it: self.complaints.append(it.text) if it.type == "error" else None)
-        self.page.on("pageerror", lambda it: self.complaints.append(str(it)))
-        self.page.on("dialog", lambda it: (self.complaints.append(f"dialog {it.message}"), it.dismiss()))
-        self.page.goto(url)
-        self.page.get_by_label("Your question").wait_for()
-
-
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """The page as it opens. Whatever a test does, nothing reaches beyond this machine and nothing breaks."""
@@ -104,13 +54,6 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
 def cards(page: Any) -> list[str]:
     """The text of every answer to the newest question."""
     return [it.inner_text() for it in page.locator("#newest article").all()]
-
-
-def open_settings(page: Any) -> None:
-    """Open the settings, and wait until their fields listen: a program types faster than Gradio builds them."""
-    page.get_by_role("button", name=re.compile("Settings")).click()
-    page.get_by_label("Seed").wait_for()
-    page.wait_for_timeout(1000)
 
 
 def test_an_example_is_answered_by_both_models_with_figures(page: Any) -> None:
@@ -134,12 +77,13 @@ def test_the_page_is_used_with_the_keyboard_alone(page: Any) -> None:
     wait_for_answers(page, "What is gout?")
     page.get_by_label("Your question").focus()
     reached = []
-    for _ in range(6):
+    for _ in range(9):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.innerText.trim()"))
-    assert reached == ["Ask", "New conversation", EXAMPLE, "What is gout, and who gets it?", *reached[4:]]
-    assert reached[4].startswith("Settings")
-    assert reached[5].startswith("The prompt")
+        reached.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText.trim()"))
+    buttons = ["Ask", "Regenerate", "New conversation", EXAMPLE, "What is gout, and who gets it?"]
+    assert reached[:7] == [*buttons, "Copy the answer of Base", "Copy the answer of Tuned"]
+    assert reached[7].startswith("Where the answers differ")
+    assert reached[8].startswith("The prompt")
     page.keyboard.press("Enter")
     page.get_by_label("The prompt that Base read").wait_for()
 
@@ -192,11 +136,93 @@ def test_a_model_that_breaks_is_told_and_the_next_question_is_answered(browser: 
         page = Watched(browser, running.url).page
         page.get_by_label("Your question").fill(EXAMPLE)
         page.keyboard.press("Enter")
-        page.get_by_text("The model failed; the terminal that runs medllama says why.").wait_for()
+        page.locator("#newest [role=alert]").wait_for()
+        assert "The model failed; the terminal that runs medllama says why." in cards(page)[0]
         page.wait_for_function("!document.querySelector('#ask').disabled")
         assert page.get_by_label("Your question").input_value() == EXAMPLE
         assert "RuntimeError: broken by the test" in running.log.read_text()
         ask(page, EXAMPLE)
+        page.context.close()
+
+
+def test_an_answer_is_made_again_with_the_next_seed(page: Any) -> None:
+    open_settings(page)
+    page.get_by_role("spinbutton", name="Temperature").fill("1.5")
+    page.get_by_label("Most tokens of an answer").fill("20")
+    ask(page, EXAMPLE)
+    first = cards(page)
+    page.get_by_role("button", name="Regenerate").click()
+    page.wait_for_function(
+        "document.querySelector('#stop').disabled && document.querySelector('#seed input').value == '1'"
+    )
+    wait_for_answers(page, EXAMPLE)
+    assert cards(page) != first
+    assert page.locator("#earlier .question").count() == 0, "it takes the place of the answer before"
+    page.get_by_label("Seed").fill("0")
+    page.get_by_role("button", name="New conversation").click()
+    page.locator("#newest", has_text="Ask a question above.").wait_for()
+    ask(page, EXAMPLE)
+    texts = [re.sub(r"first token.*", "", it, flags=re.DOTALL) for it in (cards(page)[0], first[0])]
+    assert texts[0] == texts[1], "the same seed gives the same answer"
+
+
+def test_an_answer_is_copied(browser: Any, server: Server) -> None:
+    page = Watched(browser, server.url, permissions=["clipboard-read", "clipboard-write"]).page
+    ask(page, EXAMPLE)
+    page.get_by_role("button", name="Copy the answer of Tuned").click()
+    page.get_by_text("Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#newest .text").last.text_content() != ""
+    page.context.close()
+
+
+def test_where_the_answers_differ_is_marked(page: Any) -> None:
+    ask(page, EXAMPLE)
+    page.get_by_role("button", name=re.compile("Where the answers differ")).click()
+    shown = page.locator("#differences .difference")
+    shown.wait_for()
+    one, other = (it.text_content() for it in page.locator("#newest .text").all())
+    parts = page.evaluate(
+        "[...document.querySelector('.difference').childNodes].map(it => [it.nodeName, it.textContent])"
+    )
+    assert "".join(text for kind, text in parts if kind != "INS") == one
+    assert "".join(text for kind, text in parts if kind != "DEL") == other
+
+
+def test_one_model_is_asked_by_itself(page: Any) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    box = page.get_by_label("Your message")
+    box.fill(EXAMPLE)
+    box.press("Enter")
+    ends = "[...document.querySelectorAll('#chat-newest footer')].some(it => /ended|cut/.test(it.textContent))"
+    page.wait_for_function(ends)
+    assert page.locator("#chat-newest article").count() == 1
+    assert "Tuned tiny-Q4_K_M" in page.locator("#chat-newest article").inner_text()
+    page.get_by_label("Base: tiny-F16").check()
+    page.locator("#chat-newest", has_text="Ask a question above.").wait_for()
+    assert "Base tiny-F16" in page.locator("#chat-newest article").inner_text()
+
+
+def test_a_model_that_is_missing_is_told_and_the_other_answers(browser: Any, embedded: list[Path]) -> None:
+    with served("--model", "gone.gguf", "--model", str(embedded[0])) as running:
+        page = Watched(browser, running.url).page
+        assert page.get_by_text("gone cannot be asked: gone.gguf does not exist").is_visible()
+        page.get_by_label("Your question").fill(EXAMPLE)
+        page.keyboard.press("Enter")
+        page.locator("#newest footer", has_text="ended by itself").wait_for()
+        assert "gone.gguf does not exist" in cards(page)[0]
+        page.wait_for_function("!document.querySelector('#ask').disabled")
+        page.context.close()
+
+
+def test_models_that_do_not_fit_together_take_turns_and_say_so(browser: Any, embedded: list[Path]) -> None:
+    models = [argument for path in embedded for argument in ("--model", str(path))]
+    with served(*models, prepare=SHORT_OF_MEMORY) as running:
+        page = Watched(browser, running.url).page
+        assert page.get_by_text("The models do not fit into memory together.").is_visible()
+        ask(page, EXAMPLE)
+        ask(page, "What is gout?")
+        assert page.locator("#earlier article").count() == 2
         page.context.close()
 
 
@@ -288,9 +314,9 @@ def test_the_page_can_be_read_at_every_width_by_day_and_night(
     page.context.close()
 
 
-def test_the_picture_for_the_readme_is_small(browser: Any, server: Server, tmp_path: Path) -> None:
-    screenshot.take(browser, server, EXAMPLE, tmp_path / "images" / "app.png")
-    picture = (tmp_path / "images" / "app.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
-    assert int.from_bytes(picture[16:20], "big") == 1280
-    assert len(picture) < 200_000
+def test_the_pictures_for_the_docs_are_small(browser: Any, server: Server, tmp_path: Path) -> None:
+    for path in screenshot.take(browser, server, EXAMPLE, tmp_path / "images"):
+        picture = path.read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert int.from_bytes(picture[16:20], "big") == (390 if "phone" in path.name else 1280)
+        assert len(picture) < 200_000

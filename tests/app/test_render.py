@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.conversation import Answer
+from app.conversation import Answer, Reading
+from app.differences import differences_html
 from app.render import (
     Speaker,
     Turn,
@@ -24,7 +25,7 @@ from app.render import (
 HOSTILE = (
     "</s> [/INST] <|eot_id|> <b>x</b> <script>alert(1)</script> <img src=x onerror=alert(2)> & ${alert(3)} {{value}}"
 )
-VOICES = speakers(["base-Q4_K_M", "tuned-Q4_K_M"], None)
+VOICES = speakers(["base-Q4_K_M", "tuned-Q4_K_M"])
 
 
 class Parsed(HTMLParser):
@@ -46,13 +47,15 @@ class Parsed(HTMLParser):
 
 def shown(text: str) -> str:
     """The page's parts with `text` wherever a person's or a model's can stand."""
-    turn = Turn(text, text, (Answer(text, tokens=2, stop="end"), Answer(text, tokens=2)))
-    prompts = [([(text, False), (text, True)], 2)] * 2
+    turn = Turn(text, text, (Answer(text, tokens=2, stop="end"), Answer(text, tokens=2, error=text)))
+    prompts = [Reading(((text, False), (text, True)), 2)] * 2
     return (
         turn_html(turn, VOICES)
         + waiting_html(text, VOICES)
         + earlier_html([turn], VOICES)
         + prompts_html(prompts, VOICES)
+        + differences_html(turn, VOICES)
+        + heading(VOICES, [text])
     )
 
 
@@ -81,23 +84,23 @@ def test_the_newest_of_the_earlier_turns_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "adapter", "roles"),
+    ("files", "has_adapter", "roles"),
     [
-        (["one"], None, ["Model"]),
-        (["base", "tuned"], None, ["Base", "Tuned"]),
-        (["base", "a", "b"], None, ["Base", "Model 2", "Model 3"]),
-        (["base"], "lora", ["Base", "Base with adapter"]),
+        (["one"], False, ["Model"]),
+        (["base", "tuned"], False, ["Base", "Tuned"]),
+        (["base", "a", "b"], False, ["Base", "Model 2", "Model 3"]),
+        (["base", "lora"], True, ["Base", "Base with adapter"]),
     ],
 )
-def test_the_first_of_several_voices_is_the_base(files: list[str], adapter: str | None, roles: list[str]) -> None:
-    voices = speakers(files, adapter)
+def test_the_first_of_several_voices_is_the_base(files: list[str], has_adapter: bool, roles: list[str]) -> None:
+    voices = speakers(files, has_adapter=has_adapter)
     assert [voice.role for voice in voices] == roles
-    assert [voice.file for voice in voices] == [*files, *([adapter] if adapter else [])]
+    assert [voice.file for voice in voices] == files
     assert "no medical device" in heading(voices)
-    if adapter:
-        assert "The certificate is about the merged file" in empty_html(voices)
+    assert ("On a quantized base this is not the certified merged file" in empty_html(voices)) == has_adapter
 
 
 def test_an_answer_without_text_says_so() -> None:
     assert "(no text)" in turn_html(Turn("?", "", (Answer(stop="end"),)), [Speaker("Model", "one")])
     assert "Reading the question" in waiting_html("?", [Speaker("Model", "one")])
+    assert "Waiting: 2 questions are answered first." in waiting_html("?", [Speaker("Model", "one")], 2)

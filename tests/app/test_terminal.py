@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from app.config import ChatConfig
-from app.conversation import Answer, Sampling, Voice, open_voices
+from app.conversation import Answer, Sampling, Voice
 from app.terminal import HELP, Conversation
+from app.voices import open_voices
 from medllama.cli import main
 from medllama.llamacpp import Context
 from tests.app.serving import REPOSITORY

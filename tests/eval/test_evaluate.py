@@ -11,12 +11,16 @@ import pytest
 import torch
 
 from eval import mcq, perplexity
+from eval.benchmark_tasks import open_task
 from eval.config import EvalConfig
 from eval.evaluate import evaluate
+from eval.prompts import Encoder
 from eval.tasks import Question
+from eval.wording import wording_of
 from medllama.errors import InputError
 from medllama.files import sha256_file
 from medllama.gguf_metadata import read_gguf_metadata
+from medllama.llamacpp import Context, Model
 from tests.adapters import load_base
 from tests.eval.conftest import write_jsonl
 
@@ -123,16 +127,75 @@ def test_a_sample_is_the_seeds_and_what_is_left_out_is_counted(
         drawn.append([it["id"] for it in items])
     assert drawn[0] == drawn[1] != drawn[2]
     result, _ = task(run(ggufs, tmp_path / "all" / "results.json", task=(path,), baseline=None), 0)
-    assert result["left_out"] == {"not_sampled": 0, "too_long": 1}
-    assert "1 records are longer than the context" in result["warnings"][0]
+    assert result["left_out"] == {"not_sampled": 0, "too_long": 0}  # windows slide over the long one
     assert "difference" not in result["answer_text"]
+
+
+def test_questions_longer_than_the_context_are_left_out_and_counted(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    items = [json.loads(line) for line in (data / "multiple_choice.jsonl").read_text().splitlines()]
+    path = write_jsonl(tmp_path / "items.jsonl", [items[0] | {"question": "gout " * 600}, *items])
+    result, kept = task(run(ggufs, tmp_path / "results.json", task=(str(path),), baseline=None), 0)
+    assert result["left_out"] == {"not_sampled": 0, "too_long": 1}
+    assert len(kept) == len(items)
+    assert "1 records are longer than the context" in result["warnings"][0]
+
+
+def test_items_that_training_has_read_are_marked_counted_and_warned_of(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    long = "A man of sixty wakes at night with a hot and swollen big toe after a feast."
+    items = [
+        {"question": question, "options": {"A": "Gout", "B": "Flu"}, "answer": "A"}
+        for question in (f"{long} What is it?", "Which joint hurts most in gout, the big toe?", "Gout?")
+    ]
+    write_jsonl(tmp_path / "multiple_choice.jsonl", items)
+    trained = [{"text": f"So. {long.upper()}"}, {"messages": [{"role": "user", "content": "Gout?"}]}]
+    write_jsonl(tmp_path / "train.jsonl", trained)
+    (tmp_path / "data_card.json").write_text(json.dumps({"sources": [{"name": "leaflets"}]}))
+    result, kept = task(run(ggufs, tmp_path / "out" / "results.json", data=tmp_path, baseline=None), 0)
+    assert [it["overlaps_training"] for it in kept] == [True, False, False]  # one word is found anywhere
+    assert result["training_overlap"]["training_sha256"] == sha256_file(tmp_path / "train.jsonl")
+    assert result["warnings"] == [
+        "1 of 3 items share 13 words in a row, or all of theirs, with the training data (leaflets)"
+    ]
+    write_jsonl(tmp_path / "train.jsonl", [*trained, {"text": "Which joint hurts most in gout, the big toe?"}])
+    result, kept = task(run(ggufs, tmp_path / "out" / "results.json", data=tmp_path, baseline=None), 0)
+    assert [it["overlaps_training"] for it in kept] == [True, True, False]
+
+
+@pytest.mark.parametrize(("prompt", "scored_by"), [("plain", "letter"), ("plain", "text"), ("chat", "letter")])
+def test_every_way_of_asking_scores_what_a_plain_decode_scores(
+    prompt: str, scored_by: str, ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    items = [json.loads(line) for line in (data / "multiple_choice.jsonl").read_text().splitlines()]
+    examples = write_jsonl(tmp_path / "examples.jsonl", [it | {"question": it["question"] + "?"} for it in items[:4]])
+    source = f"{data / 'multiple_choice.jsonl'}?shots={examples}"
+    options = {"prompt": prompt, "scored_by": scored_by, "shots": 2, "baseline": None}
+    result, kept = task(run(ggufs, tmp_path / "results.json", task=(source,), **options), 0)
+    assert (result["prompt"], result["shots"], result["examples_sha256"]) == (prompt, 2, sha256_file(examples))
+    assert "2-shot" in result["protocol"]
+    metadata = read_gguf_metadata(ggufs["model"])
+    opened = open_task(source, 2)
+    encoder = Encoder(opened, wording_of(opened, prompt, scored_by)[1], prompt, metadata.tokenizer, metadata.chat)
+    with Model(ggufs["model"], threads=1) as model, Context(model, context_tokens=1024) as context:
+        for record, it in zip(opened.records, kept, strict=True):
+            answers = encoder.encode(record)
+            text = metadata.tokenizer.decode(answers[0].input_ids)
+            assert text.count("?") > 3, "the examples stand before the question"
+            for letter, answer in zip(it["tokens"], answers, strict=True):
+                rows = torch.log_softmax(torch.from_numpy(context.logits(answer.input_ids)).double(), dim=-1)
+                wanted = [place for place, label in enumerate(answer.labels) if label >= 0][: it["tokens"][letter]]
+                expected = sum(float(rows[place - 1, answer.labels[place]]) for place in wanted)
+                assert it["model"]["log_likelihood"][letter] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_tie_is_no_answer_and_the_measures_differ_in_what_length_is_worth() -> None:
     assert mcq.choose({"A": -1.0, "B": -1.0, "C": -2.0}) is None
     question = Question("id", "d", "", "Gout?", {"A": "No", "B": "Inflammation"}, "B")
     scores = [torch.tensor([-2.0]).numpy(), torch.tensor([-1.0, -2.0]).numpy()]
-    kept = mcq.item(question, [1, 2], {"model": scores})
+    kept = mcq.item(question, list(question.options.values()), [1, 2], {"model": scores})
     assert kept["model"]["choice"] == {"per_byte": "B", "per_token": "B", "sum": "A"}
 
 
@@ -142,10 +205,11 @@ def test_a_test_that_is_too_small_says_so() -> None:
         return [
             {
                 "subject": "",
+                "document_id": f"d/{number}",
                 "model": {"is_right": dict.fromkeys(mcq.MEASURES, model)},
                 "baseline": {"is_right": dict.fromkeys(mcq.MEASURES, baseline)},
             }
-            for model, baseline in pairs
+            for number, (model, baseline) in enumerate(pairs)
         ]
 
     assert "too small to tell" in mcq.warnings(mcq.summarize(items(4, 1)), 15)[0]

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 import torch
+from rouge_score.rouge_scorer import RougeScorer
 
+from eval import generation, references
 from eval.config import EvalConfig
-from eval.evaluate import evaluate, read_chat
+from eval.domain_prompts import PROMPTS
+from eval.evaluate import evaluate
 from eval.samples import Sample, answer, draw, summarize
 from eval.tasks import Passage
 from medllama.chat import Chat
 from medllama.config import build
 from medllama.errors import RecipeError
+from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Model
 from medllama.pipeline import configure
 from medllama.recipe import load_recipe
@@ -27,7 +32,13 @@ EXAMPLE = "Which drug, if any, is given for gout?"
 
 @pytest.fixture(scope="module")
 def chat(ggufs: dict[str, Path]) -> Chat:
-    return read_chat(ggufs["model"])[0]
+    return chat_of(ggufs["model"])
+
+
+def chat_of(path: Path) -> Chat:
+    found = read_gguf_metadata(path).chat
+    assert found is not None
+    return found
 
 
 def passage(number: int, **options: Any) -> Passage:
@@ -58,13 +69,46 @@ def test_answers_are_pytorchs_greedy_ones(base: Path, ggufs: dict[str, Path], ch
 def test_an_answer_that_ends_at_the_last_token_is_not_a_cut_one(
     monkeypatch: pytest.MonkeyPatch, ggufs: dict[str, Path], ends_after: int, tokens: int, ended: bool
 ) -> None:
-    def greedy(self: Any, prompt: list[int], most: int) -> list[int]:
-        return [7] * min(ends_after, most)
+    asked = []
 
-    monkeypatch.setattr("medllama.llamacpp.Context.greedy", greedy)
+    def is_end(self: Any, token: int) -> bool:
+        asked.append(token)
+        return len(asked) > ends_after
+
+    monkeypatch.setattr("medllama.llamacpp.Model.is_end", is_end)
     with Model(ggufs["model"], threads=1) as model:
         (said,) = answer(model, [Sample((), [1, 2], {"expected": None})], 5)
     assert (said["tokens"], said["ended"]) == (tokens, ended)
+
+
+def test_answers_written_together_are_those_written_alone(ggufs: dict[str, Path], chat: Chat) -> None:
+    prompts = [
+        chat.encode([{"role": "user", "content": "Gout? " * n}], add_generation_prompt=True) for n in range(1, 20)
+    ]
+    with Model(ggufs["model"], threads=1) as model:
+        together = generation.answers(model, prompts, 6)
+        alone = [generation.answers(model, [prompt], 6)[0] for prompt in prompts]
+    assert len({tuple(said.tokens) for said in alone}) > 1
+    assert together == alone
+
+
+def test_the_scores_are_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, expected = (
+        ["The joints are swollen today.", "gout", "Rest"],
+        ["The joints are swollen.", "Gout", "Drink water"],
+    )
+    found = references.measure(texts, [5, 1, 1], [True, True, False], expected)
+    assert found["bleu"]["score"] == sacrebleu.corpus_bleu(texts, [expected]).score
+    assert found["chrf"]["score"] == sacrebleu.corpus_chrf(texts, [expected]).score
+    assert "version:" in found["bleu"]["signature"]
+    rouge = [
+        RougeScorer(["rougeL"], use_stemmer=True).score(a, b)["rougeL"] for a, b in zip(expected, texts, strict=True)
+    ]
+    assert found["rougeL"]["mean"] == pytest.approx(100 * sum(it.fmeasure for it in rouge) / 3)
+    assert found["exact_match"]["mean"] == pytest.approx(1 / 3)
+    assert found["ended"]["mean"] == pytest.approx(2 / 3)
+    assert found["exact_match"]["standard_error"] == pytest.approx(1 / 3)
+    assert references.mean([1.0])["standard_error"] is None
 
 
 def test_held_out_questions_are_the_first_of_their_conversations_and_the_seeds(chat: Chat) -> None:
@@ -88,16 +132,27 @@ def test_only_the_expected_words_count_as_the_expected_answer(chat: Chat) -> Non
 def test_the_results_hold_the_answers_of_both(ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
     config = EvalConfig(
         ggufs["model"], tmp_path / "results.json", ggufs["baseline"], data=data, threads=1, examples=(EXAMPLE,),
-        samples=3, max_answer_tokens=8,
+        samples=3, max_answer_tokens=8, generate=5,
     )  # fmt: skip
     evaluate(config)
     found = json.loads(config.output.read_text())["samples"]
-    assert [item["origin"] for item in found["items"]] == ["example", "test", "test", "test"]
+    assert [item["origin"] for item in found["items"]] == [
+        "example",
+        *["test"] * 3,
+        *["domain"] * len(PROMPTS),
+    ]
+    every = [json.loads(line) for line in (tmp_path / found["answers_file"]).read_text().splitlines()]
+    assert [item["origin"] for item in every].count("test") == 5
+    compared = json.loads(config.output.read_text())["generation"]
+    for role in ggufs:
+        texts = [item[role]["text"] for item in every if item["expected"] is not None]
+        expected = [item["expected"] for item in every if item["expected"] is not None]
+        assert compared[role]["chrf"]["score"] == sacrebleu.corpus_chrf(texts, [expected]).score
     assert found["items"][0]["messages"] == [{"role": "user", "content": EXAMPLE}]
-    chat, _ = read_chat(ggufs["model"])
+    chat = chat_of(ggufs["model"])
     for role, path in ggufs.items():
         with Model(path, threads=1) as model:
-            (said,) = answer(model, draw([EXAMPLE], {}, chat, count=0, seed=0), 8)
+            said, *_ = answer(model, draw([EXAMPLE], {}, chat, count=0, seed=0), 8)
         assert found["items"][0][role] == said | {"is_expected": None}
 
 
@@ -105,7 +160,18 @@ def test_a_question_without_room_for_an_answer_is_left_out_and_counted(
     ggufs: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "results.json"
-    evaluate(EvalConfig(ggufs["model"], output, data=data, examples=("gout " * 600, EXAMPLE), samples=0, threads=1))
+    evaluate(
+        EvalConfig(
+            ggufs["model"],
+            output,
+            data=data,
+            examples=("gout " * 600, EXAMPLE),
+            samples=0,
+            generate=0,
+            domain_prompts=False,
+            threads=1,
+        )
+    )
     found = json.loads(output.read_text())["samples"]
     assert found["too_long"] == 1
     assert [item["messages"][0]["content"] for item in found["items"]] == [EXAMPLE]

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from eval import scoring
-from eval.evaluate import encode
-from eval.scoring import Answers, answer_ending, decoded_tokens, grouped, is_text, score, tree
+from eval.ledger import Ledger
+from eval.prompts import Answers, Encoder
+from eval.scoring import answer_ending, decoded_tokens, is_text, plan_batches, score, tree, trunk_tokens
 from eval.tasks import Passage, Task, read_task
+from eval.wording import OWN
 from medllama.chat import IGNORED_LABEL, Chat, Labelled
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Context, LlamaCppError, Model
@@ -39,7 +41,11 @@ def model(ggufs: dict[str, Path]) -> Iterator[Model]:
 @pytest.fixture(scope="module")
 def prompts(chat: Chat, data: Path) -> list[Answers]:
     tasks = [read_task(data / name) for name in ("multiple_choice.jsonl", "test.jsonl")]
-    return [encode(record, chat, task) for task in tasks for record in task.records]
+    return [encoder(task, chat).encode(record) for task in tasks for record in task.records]
+
+
+def encoder(task: Task, chat: Chat) -> Encoder:
+    return Encoder(task, OWN["message"], "chat", chat.tokenizer, chat)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +70,9 @@ def largest_gap(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) ->
 def test_a_shared_prefix_gives_what_one_prompt_per_option_gives(
     model: Model, prompts: list[Answers], plain: list[list[np.ndarray]]
 ) -> None:
-    assert len(list(grouped(prompts))) > 1
-    assert max(map(len, grouped(prompts))) > 1
+    batches = plan_batches(prompts)
+    assert [number for batch in batches for number in batch.members] == list(range(len(prompts)))
+    assert 1 < len(batches) < len(prompts)
     assert largest_gap(score(model, prompts, "test"), plain) < TOLERANCE
 
 
@@ -90,12 +97,15 @@ def test_every_token_of_a_prompt_is_decoded_once(prompts: list[Answers]) -> None
     assert sum(map(len, asked)) == sum(label != IGNORED_LABEL for answer in prompts[0] for label in answer.labels)
 
 
-def test_a_prompt_longer_than_a_batch_is_scored_alone_and_alike(model: Model, chat: Chat) -> None:
+def test_a_prompt_longer_than_a_batch_is_scored_alone_and_alike(
+    model: Model, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     long = "gout " * (600 if chat.tokenizer.vocabulary.model == "llama" else 200)
     messages = ({"role": "user", "content": long}, {"role": "assistant", "content": "Yes."})
-    prompt = encode(Passage("", "", "", messages, ""), chat, Task("", Path(), "", ()))
-    assert decoded_tokens(prompt) > scoring.BATCH_TOKENS
-    assert list(grouped([prompt, prompt])) == [[0], [1]]
+    prompt = encoder(Task("", Path(), "", ()), chat).encode(Passage("", "", "", messages, ""))
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 128)
+    assert decoded_tokens(prompt) > scoring.STEP_TOKENS
+    assert len(plan_batches([prompt, [Labelled([1, *prompt[0].input_ids[1:]][::-1], prompt[0].labels)]])) == 2
     with Context(model, context_tokens=1024) as context:
         alone = [[of_logits(context.logits(prompt[0].input_ids), prompt[0])]]
     assert largest_gap(score(model, [prompt], "test"), alone) < TOLERANCE
@@ -111,7 +121,64 @@ def test_the_same_batches_give_the_same_bits(model: Model, prompts: list[Answers
     assert largest_gap(score(model, prompts, "test"), score(model, prompts, "test")) == 0
 
 
-@pytest.mark.parametrize("fault", ["labels by one", "prompt counted", "cache kept", "one sequence for all"])
+def test_what_a_family_shares_is_computed_once_and_scored_alike(
+    model: Model, prompts: list[Answers], plain: list[list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 128)
+    questions = prompts[:12]
+    trunk = trunk_tokens(questions)
+    decoded = []
+    original = Context.decode_batch
+    monkeypatch.setattr(
+        Context, "decode_batch", lambda context, tokens: decoded.append(len(tokens)) or original(context, tokens)
+    )
+    assert largest_gap(score(model, questions, "test"), plain[:12]) < TOLERANCE
+    assert 1 < trunk == decoded[0]
+    assert len(decoded) > 3
+    assert sum(decoded) == trunk + sum(decoded_tokens(answers) - trunk for answers in questions)
+
+
+def test_families_do_not_share_a_batch(model: Model, prompts: list[Answers], plain: list[list[np.ndarray]]) -> None:
+    families = ["a"] * 5 + ["b"] * 7
+    batches = plan_batches(prompts[:12], families)
+    assert all(len({families[number] for number in batch.members}) == 1 for batch in batches)
+    assert largest_gap(score(model, prompts[:12], "test", families), plain[:12]) < TOLERANCE
+
+
+def test_a_letter_is_read_from_the_prompts_last_position(chat: Chat) -> None:
+    ids = chat.tokenizer.encode_text("Question: Gout?\nAnswer:")
+    letters = [
+        Labelled([*ids, letter], [IGNORED_LABEL] * len(ids) + [letter])
+        for letter in (chat.tokenizer.encode_text(f" {name}")[-1] for name in "ABCD")
+    ]
+    tokens, asked = tree([letters])
+    assert len(tokens) == len(ids)
+    assert [len(targets) for targets in asked] == [4]
+    assert {token.sequences for token in tokens} == {(0,)}
+
+
+@pytest.mark.parametrize("cut", ["between batches", "inside a batch", "another model"])
+def test_a_resumed_measurement_ends_with_the_same_bits(
+    cut: str, model: Model, prompts: list[Answers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "BATCH_TOKENS", 128)
+    path = tmp_path / "items.jsonl.partial"
+    whole = score(model, prompts, "test", ledger=Ledger(path, {"model": 1}))
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 1 + len(plan_batches(prompts))
+    path.write_text("".join(lines[:4]) + (lines[4][:40] if cut == "inside a batch" else ""))
+    computed = []
+    original = scoring.score_batch
+    monkeypatch.setattr(scoring, "score_batch", lambda *given: computed.append(1) or original(*given))
+    ledger = Ledger(path, {"model": 2 if cut == "another model" else 1})
+    assert largest_gap(score(model, prompts, "test", ledger=ledger), whole) == 0
+    assert len(computed) == len(lines) - (1 if cut == "another model" else 4)
+    assert path.read_text().splitlines()[1:] == "".join(lines).splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    "fault", ["labels by one", "prompt counted", "cache kept", "one sequence for all", "trunk of another"]
+)
 def test_a_planted_fault_is_seen(
     fault: str, model: Model, prompts: list[Answers], plain: list[list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,12 +188,14 @@ def test_a_planted_fault_is_seen(
     elif fault == "prompt counted":
         given = [[Labelled(it.input_ids, [IGNORED_LABEL, *it.input_ids[1:]]) for it in answers] for answers in prompts]
     elif fault == "cache kept":
-        monkeypatch.setattr(Context, "clear", lambda context: None)
+        monkeypatch.setattr(Context, "truncate_all", lambda context, length: None)
+    elif fault == "trunk of another":
+        monkeypatch.setattr(scoring, "trunk_tokens", lambda prompts: 6)
     else:
-        monkeypatch.setattr(scoring, "tree", lambda prompts: _in_one_sequence(*tree(prompts)))
+        monkeypatch.setattr(scoring, "tree", lambda prompts, trunk: _in_one_sequence(*tree(prompts, trunk)))
     try:
         gap = largest_gap(score(model, given, "test"), plain)
-    except (LlamaCppError, AssertionError):
+    except (LlamaCppError, AssertionError, IndexError):
         return
     assert gap > 100 * TOLERANCE
 

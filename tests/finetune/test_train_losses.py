@@ -14,7 +14,7 @@ import torch
 
 from finetune import losses
 from finetune.base import choose_dtype, load_base
-from finetune.losses import measure, summarize, token_nats
+from finetune.losses import add_token_nats, measure, summarize, token_nats
 from finetune.tokenized import TokenizedRecord
 from medllama.errors import InputError, UnsupportedError
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
@@ -29,7 +29,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(base: Path) -> Any:
-    return load_base(base, torch.float32)
+    model = load_base(base, torch.float32)
+    add_token_nats(model)
+    return model
 
 
 def _records(count: int, *, seed: int = 0) -> list[TokenizedRecord]:
@@ -76,9 +78,23 @@ def test_padding_changes_no_loss_and_no_gradient(model: Any) -> None:
     for more in (padding[:, :0], padding):
         model.zero_grad()
         padded_labels = torch.cat([labels, torch.full_like(more, -100)], dim=1)
-        nats, rows = token_nats(model, torch.cat([ids, more], dim=1), padded_labels)
-        assert rows.tolist() == [0] * record.learned_tokens
+        nats = token_nats(model, torch.cat([ids, more], dim=1), padded_labels)
+        assert len(nats) == record.learned_tokens
         nats.sum().backward()
+        gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad.clone())
+    model.zero_grad()
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_taken_in_parts_changes_no_loss_and_no_gradient(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = max(_records(10), key=lambda record: record.learned_tokens)
+    ids, labels = (torch.from_numpy(row)[None].long() for row in (record.input_ids, record.labels))
+    gradients = []
+    for head_tokens in (1024, 3):
+        monkeypatch.setattr(losses, "HEAD_TOKENS", head_tokens)
+        assert record.learned_tokens > 3
+        model.zero_grad()
+        token_nats(model, ids, labels).sum().backward()
         gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad.clone())
     model.zero_grad()
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)

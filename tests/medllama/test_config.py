@@ -192,7 +192,7 @@ def test_every_field_of_every_stage_has_a_flag_and_a_help(stage: Any) -> None:
     flags = {flag: action for action in parser._actions for flag in action.option_strings}
     for entry in options(stage.config_class()):
         assert len(entry.help) > 10, entry.name
-        assert entry.kind in ("value", "path", "model", "source", "template", "output", "text"), entry.name
+        assert entry.kind in ("value", "path", "model", "source", "task", "template", "output", "text"), entry.name
         if not entry.is_table:
             assert flags[entry.flag].dest == entry.name
             assert str(flags[entry.flag].help).startswith(entry.help.replace("%", "%%"))

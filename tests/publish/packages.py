@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from convert.certificate import Certificate, Check, FileReport
+from convert.config import ConvertConfig
+from convert.convert import convert
 from medllama.chat import load_chat
 from medllama.errors import UnsupportedError
 from medllama.files import sha256_file
 from medllama.go_template import derive_go_template, go_template_sha256
+from medllama.template_guard import guarded
 from publish.config import PackageConfig
 from publish.package import package
 
@@ -56,6 +59,7 @@ class Made:
 def certificate(base: Path, files: list[Path], chat_template: str = "auto", **changes: Any) -> dict[str, Any]:
     """A certificate as verify writes it, for files that nobody doubts here."""
     chat = load_chat(base, None, chat_template)
+    chat = guarded(chat) if chat else None
     try:
         go_template = go_template_sha256(derive_go_template(chat)) if chat else None
     except UnsupportedError:
@@ -74,3 +78,12 @@ def certificate(base: Path, files: list[Path], chat_template: str = "auto", **ch
         for file in files
     ]
     return Certificate(facts | changes, tuple(reports)).as_json()
+
+
+def repackage(given: Made, chat_template: str) -> Made:
+    """The same base with another chat template inside its GGUF."""
+    gguf = given.base.parent / "other"
+    convert(ConvertConfig(base_model=str(given.base), output_dir=gguf, types=("F16",), chat_template=chat_template))
+    given.files = [gguf / "medllama-F16.gguf"]
+    given.certificate.write_text(json.dumps(certificate(given.base, given.files, chat_template)))
+    return given

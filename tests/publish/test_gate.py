@@ -15,7 +15,7 @@ from medllama.files import sha256_file
 from publish.config import PublishConfig
 from publish.gate import open_package
 from publish.publish import publish
-from tests.publish.packages import Made
+from tests.publish.packages import Made, repackage
 from tests.publish.test_licences import LLAMA32
 
 
@@ -95,6 +95,12 @@ SPOILED: dict[str, tuple[Callable[[Path], object], type[MedllamaError], str]] = 
     "a check failed": (fail_a_check, CheckFailed, "did not pass: tensors failed"),
     "another file certified": (lambda it: edit_certificate(it, files=json.loads(
         (it / "certificate.json").read_text())["files"][:1]), CheckFailed, "is not a file that .* vouches for"),
+    "a tag's Modelfile of another prompt": (
+        lambda it: edit(it, "Modelfile.f16", "[INST] ", "[INST]"), CheckFailed, "Modelfile.f16 is not .*Modelfile for medllama-F16"),
+    "a tag's Modelfile of another file": (
+        lambda it: edit(it, "Modelfile.f16", "-F16.gguf", "-Q4_K_M.gguf"), CheckFailed, "Modelfile.f16 is not"),
+    "a tag's Modelfile missing": (
+        lambda it: ((it / "Modelfile.f16").unlink(), sign_again(it)), CheckFailed, "Modelfile.f16 is not"),
     "another TEMPLATE": (lambda it: edit(it, "Modelfile", "[INST] ", "[INST]"), CheckFailed, "is not the certified one"),
     "no TEMPLATE": (without_template, CheckFailed, "is not the certified one: its SHA-256 is None"),
     "a TEMPLATE that was not certified": (
@@ -169,9 +175,7 @@ def test_llama3_is_published_under_its_name_only(made: Callable[..., Made], tmp_
 
 
 def test_a_model_without_chat_format_passes_with_prompts_as_they_are(made: Callable[..., Made]) -> None:
-    from tests.publish.test_package import _repackage
-
-    folder = _repackage(made(), "none").package()
+    folder = repackage(made(), "none").package()
     assert open_package(folder).template == "{{ .Prompt }}"
     edit(folder, "Modelfile", "{{ .Prompt }}", "{{ .Prompt }} ")
     with pytest.raises(CheckFailed, match="is not the certified one"):

@@ -48,6 +48,15 @@ def test_all_texts_of_the_base_travel(tmp_path: Path) -> None:
     assert terms.texts == {"LICENSE.txt": LLAMA2, "USE_POLICY.md": "policy", "NOTICE": "notice"}
 
 
+def test_a_base_of_two_licences_is_asked_which_one_the_weights_have(tmp_path: Path) -> None:
+    folder = base(tmp_path / "base", LICENSE="MIT License", LICENSE_txt="For research only.")
+    with pytest.raises(InputError) as refused:
+        read_terms(folder)
+    assert refused.value.message == f"{folder} has more than one licence: LICENSE (mit), LICENSE.txt (other)"
+    (folder / "LICENSE.txt").write_text("MIT License, again")
+    assert read_terms(folder).identifier == "mit"
+
+
 def test_the_notice_line_is_the_licences_own(tmp_path: Path) -> None:
     terms = read_terms(base(tmp_path / "base", LICENSE=LLAMA2))
     assert terms.notice_line == (
@@ -85,6 +94,10 @@ def test_llama3_is_also_known_by_name_and_config(tmp_path: Path, name: str, conf
     folder = base(tmp_path / "base", LICENSE="terms of a relabelled copy")
     (folder / "config.json").write_text(config)
     assert read_terms(folder, name).is_llama3
+
+
+def test_the_name_of_a_folder_makes_no_llama3(tmp_path: Path) -> None:
+    assert not read_terms(base(tmp_path / "llama3-packages", LICENSE="MIT License"), "someone/base").is_llama3
 
 
 def test_a_model_of_three_billion_is_no_llama3(tmp_path: Path) -> None:

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convert.config import ConvertConfig
-from convert.convert import convert
 from medllama.chat import load_chat
 from medllama.errors import CheckFailed, InputError, MedllamaError, UnsupportedError
 from medllama.files import sha256_file
+from medllama.gguf_metadata import read_gguf_metadata
 from medllama.go_template import derive_go_template
+from medllama.template_guard import GUARD
 from publish.config import PackageConfig
 from publish.modelfile import read_modelfile
 from publish.package import package
-from tests.publish.packages import Made, certificate
+from tests.publish.packages import Made, repackage
 from tests.publish.test_licences import LLAMA2
 
 
@@ -36,7 +36,7 @@ def test_a_package_holds_certified_bytes_and_every_text(made: Callable[..., Made
     given = made()
     out = given.package(system="Answer in one sentence.")
     assert sorted(path.name for path in out.iterdir()) == [
-        "LICENSE", "Modelfile", "NOTICE", "README.md", "SHA256SUMS", "certificate.json",
+        "LICENSE", "Modelfile", "Modelfile.f16", "Modelfile.q4_K_M", "NOTICE", "README.md", "SHA256SUMS", "certificate.json",
         "medllama-F16.gguf", "medllama-Q4_K_M.gguf",
     ]  # fmt: skip
     for file in given.files:
@@ -45,7 +45,7 @@ def test_a_package_holds_certified_bytes_and_every_text(made: Callable[..., Made
     for line in (out / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
-    assert len((out / "SHA256SUMS").read_text().splitlines()) == 7
+    assert len((out / "SHA256SUMS").read_text().splitlines()) == 9
     published, written = (json.loads(path.read_text()) for path in (out / "certificate.json", given.certificate))
     assert "path" in written["base"], "what is left out must be there before"
     for part in ("base", "adapter"):
@@ -69,6 +69,31 @@ def test_the_modelfile_is_the_trained_prompt(made: Callable[..., Made]) -> None:
     assert (licence, policy) == (LLAMA2, "no harm\n")
     assert notice == (out / "NOTICE").read_text(encoding="utf-8")
     assert "no\u00a0harm" in (out / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_every_tag_has_a_modelfile_that_differs_in_its_file_alone(made: Callable[..., Made]) -> None:
+    out = made().package(system="Answer in one sentence.")
+    latest = read_modelfile((out / "Modelfile").read_text(encoding="utf-8"))
+    for tag, file in (("f16", "medllama-F16.gguf"), ("q4_K_M", "medllama-Q4_K_M.gguf")):
+        text = (out / f"Modelfile.{tag}").read_text(encoding="utf-8")
+        assert f"ollama create medllama:{tag} -f Modelfile.{tag}" in text
+        first, *rest = read_modelfile(text)
+        assert (first.name, first.value) == ("from", f"./{file}")
+        assert rest == latest[1:]
+
+
+def test_two_files_of_one_type_are_refused_since_a_type_is_a_tag(made: Callable[..., Made]) -> None:
+    given = made()
+    other = shutil.copyfile(given.files[0], given.files[0].with_name("other-F16.gguf"))
+    with pytest.raises(InputError, match=r"medllama-F16\.gguf and other-F16\.gguf are both F16"):
+        given.package(gguf=tuple(map(str, [*given.files, other])))
+
+
+def test_packaging_again_leaves_no_modelfile_of_a_file_that_is_gone(made: Callable[..., Made]) -> None:
+    given = made()
+    given.package()
+    out = given.package(gguf=(str(given.files[0]),))
+    assert sorted(path.name for path in out.glob("Modelfile*")) == ["Modelfile", "Modelfile.f16"]
 
 
 def test_notice_says_what_the_licences_want_said(made: Callable[..., Made]) -> None:
@@ -257,30 +282,25 @@ def test_num_ctx_is_what_was_trained_and_never_more_than_the_model_has(made: Cal
         given.package(num_ctx=1024)
 
 
-def _repackage(given: Made, chat_template: str) -> Made:
-    """The same base with another chat template inside its GGUF."""
-    gguf = given.base.parent / "other"
-    convert(ConvertConfig(base_model=str(given.base), output_dir=gguf, types=("F16",), chat_template=chat_template))
-    given.files = [gguf / "medllama-F16.gguf"]
-    given.certificate.write_text(json.dumps(certificate(given.base, given.files, chat_template)))
-    return given
-
-
 def test_a_jinja_without_a_go_counterpart_is_shipped_without_a_template_and_says_so(
     made: Callable[..., Made], tmp_path: Path
 ) -> None:
     template = tmp_path / "trims.jinja"
     template.write_text("{%- for m in messages -%}{{- bos_token + m['content'] | trim + eos_token -}}{%- endfor -%}")
-    out = _repackage(made(), str(template)).package()
+    out = repackage(made(), str(template)).package()
     assert values(out, "template") == []
     assert values(out, "from") == ["./medllama-F16.gguf"]
+    assert values(out, "requires") == ["0.30.0"], "an older Ollama does not render Jinja"
+    chat = read_gguf_metadata(out / "medllama-F16.gguf").chat
+    assert chat is not None
+    assert chat.template == GUARD + template.read_text(), "or Ollama could take it for one of its own"
     assert "It has no TEMPLATE (the chat template has no Go counterpart" in (out / "README.md").read_text(
         encoding="utf-8"
     )
 
 
 def test_a_model_without_a_chat_format_gets_prompts_as_they_are(made: Callable[..., Made]) -> None:
-    given = _repackage(made(), "none")
+    given = repackage(made(), "none")
     out = given.package()
     assert values(out, "template") == ["{{ .Prompt }}"]
     assert values(out, "parameter", "stop") == []

@@ -33,7 +33,20 @@ def test_stops_add_up_and_of_others_the_last_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("temprature", "1"), ("mirostat", "1"), ("num_ctx", "1.5"), ("top_p", "x"), ("use_mmap", "1")]
+    ("key", "value"),
+    [
+        ("temprature", "1"),
+        ("mirostat", "1"),
+        ("num_ctx", "1.5"),
+        ("top_p", "x"),
+        ("use_mmap", "yes"),
+        ("Temperature", "1"),
+        ("typical_p", "1"),
+        ("system", "be kind"),
+        ("num_ctx", "4_096"),
+        ("temperature", "nan"),
+        ("temperature", "0.2 # low"),
+    ],
 )
 def test_what_ollama_would_not_take_is_refused_by_name(key: str, value: str) -> None:
     with pytest.raises(InputError, match=key):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from medllama import cli
 from medllama.errors import CheckFailed, InputError, ResourceError
 from publish.config import PullConfig
 from publish.pull import pull
-from tests.publish.oci_server import FaultyRegistry, cutting_proxy
+from publish.targets.store import Store
+from tests.publish.oci_server import Fault, FaultyRegistry, cutting_proxy
 from tests.publish.targets.test_registry import bytes_of, fetch, send
 from tests.publish.targets.test_store import models_of
 
@@ -85,6 +89,29 @@ def test_what_is_no_model_is_not_pulled(manifest: bytes, registry: FaultyRegistr
         fetch(registry.host, tmp_path / "store", "ada/medllama")
 
 
+@pytest.mark.parametrize("size", [-1, "many", None])
+def test_a_manifest_with_a_size_that_is_none_is_not_pulled(
+    size: object, registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    send(packaged, registry.host)
+    manifest = json.loads(registry.manifests["f16"])
+    manifest["layers"][0]["size"] = size
+    registry.manifests["f16"] = json.dumps(manifest).encode()
+    with pytest.raises(InputError, match="is no Ollama model"):
+        fetch(registry.host, tmp_path / "store")
+
+
+def test_an_empty_blob_is_pulled_like_any_other(registry: FaultyRegistry, packaged: Path, tmp_path: Path) -> None:
+    send(packaged, registry.host)
+    manifest = json.loads(registry.manifests["f16"])
+    digest = f"sha256:{hashlib.sha256(b'').hexdigest()}"
+    manifest["layers"].append(manifest["layers"][1] | {"digest": digest, "size": 0})
+    registry.blobs[digest] = b""
+    registry.manifests["f16"] = json.dumps(manifest).encode()
+    fetch(registry.host, tmp_path / "store")
+    assert len(models_of(tmp_path / "store")) == 1
+
+
 def test_a_manifest_with_a_path_for_a_digest_is_not_pulled(
     registry: FaultyRegistry, packaged: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +121,83 @@ def test_a_manifest_with_a_path_for_a_digest_is_not_pulled(
     registry.manifests["f16"] = json.dumps(manifest).encode()
     with pytest.raises(InputError, match="is no Ollama model"):
         fetch(registry.host, tmp_path / "store")
+
+
+BLOB = "/blobs/sha256:"
+PASSING = [Fault("GET", BLOB, status, times=3) for status in (408, 429, 500, 503)]
+PASSING += [Fault("GET", "/manifests/", 503, times=3), Fault("GET", BLOB, cut_after=0, times=3)]
+LASTING = {
+    "401": (Fault("GET", BLOB, 401), InputError, "says 401", "docker login"),
+    "403": (Fault("GET", BLOB, 403), InputError, "you may not read ada/medllama", "ask who runs the registry"),
+    "404": (Fault("GET", BLOB, 404), ResourceError, "says 404", "the name right"),
+    "429": (Fault("GET", BLOB, 429), ResourceError, "failed 6 times: 429", "it goes on from there"),
+    "500": (Fault("GET", BLOB, 500), ResourceError, "failed 6 times: 500", "it goes on from there"),
+    "cut": (Fault("GET", BLOB, cut_after=0), ResourceError, "failed 6 times", "it goes on from there"),
+    "401 at the door": (Fault("GET", "/manifests/", 401), InputError, "says 401", "docker login"),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=str)
+def test_a_fault_that_passes_is_waited_for(
+    fault: Fault, registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    send(packaged, registry.host)
+    registry.faults = [dataclasses.replace(fault)]
+    fetch(registry.host, tmp_path / "store")
+    assert len(models_of(tmp_path / "store")) == 1
+    assert registry.faults[0].times == 0
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_a_fault_that_stays_is_told_and_leaves_no_model(
+    name: str, registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    fault, error, problem, hint = LASTING[name]
+    send(packaged, registry.host)
+    registry.faults = [dataclasses.replace(fault, times=10_000)]
+    with pytest.raises(error, match=problem) as refused:
+        fetch(registry.host, tmp_path / "store")
+    assert hint in refused.value.hint
+    assert models_of(tmp_path / "store") == {}
+    registry.faults = []
+    fetch(registry.host, tmp_path / "store")
+    assert len(models_of(tmp_path / "store")) == 1
+
+
+def test_nothing_listens(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ResourceError, match=r"failed 6 times: .*Connection refused"):
+        fetch(host, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_pulls_at_once_end_whole(registry: FaultyRegistry, packaged: Path, tmp_path: Path) -> None:
+    send(packaged, registry.host)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(fetch, registry.host, tmp_path / "store") for _ in range(2)]
+    assert sorted(done.result()["fetched_blobs"] for done in both)[-1] == 8
+    assert len(models_of(tmp_path / "store")) == 1
+
+
+def test_interrupted_and_started_again_fetches_what_is_left(
+    registry: FaultyRegistry, packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(packaged, registry.host)
+    commit = Store.commit
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(registry.host, tmp_path / "store")
+    assert models_of(tmp_path / "store") == {}
+    monkeypatch.setattr(Store, "commit", commit)
+    registry.log.clear()
+    fetch(registry.host, tmp_path / "store")
+    assert len(models_of(tmp_path / "store")) == 1
+    assert not any(BLOB in path for _, path, _ in registry.log), "what came is not fetched twice"
 
 
 def test_a_tag_that_is_not_there(registry: FaultyRegistry, tmp_path: Path) -> None:

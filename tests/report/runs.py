@@ -125,6 +125,7 @@ def results(test_sha256: str) -> dict[str, Any]:
         "difference": {
             "accuracy": 0.35,
             "interval_95": [0.118, 0.567],
+            "bootstrap_95": [0.1, 0.6],
             "mcnemar_exact_p": 0.0156,
             "only_model_right": 8,
             "only_baseline_right": 1,
@@ -154,7 +155,12 @@ def results(test_sha256: str) -> dict[str, Any]:
         "with_ending": part,
     }
     said = {"text": "A statin.", "tokens": 7, "ended": True, "is_expected": True}
-    sample = {"origin": "test", "messages": [{"role": "user", "content": "What lowers LDL?"}], "expected": "A statin."}
+    sample = {
+        "origin": "test",
+        "kind": None,
+        "messages": [{"role": "user", "content": "What lowers LDL?"}],
+        "expected": "A statin.",
+    }
     rambled = {"text": "The main cause of", "tokens": 64, "ended": False, "is_expected": False}
     return {
         "model": {"file": "/home/somebody/runs/tiny/gguf/tiny-Q4_K_M.gguf", "bytes": 3221920, "sha256": TUNED},

@@ -160,7 +160,7 @@ def swap_training_data(run: Path) -> None:
         ),
         (
             lambda run: change(run / RESULTS, lambda it: it["tasks"][1].update(sha256="00" * 32)),
-            "every test is a file that prepare wrote",
+            "every test of the run's own data is a file that prepare wrote",
         ),
         (
             lambda run: change(run / "manifests/package.json", lambda it: it["summary"]["files"].update(x="00" * 32)),

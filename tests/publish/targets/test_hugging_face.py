@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from publish.config import PublishConfig
 from publish.gate import open_package
 from publish.publish import publish
 from tests.publish.hf_server import FakeHub, fake_hub
-from tests.publish.packages import Made
+from tests.publish.oci_server import cutting_proxy
+from tests.publish.packages import Made, repackage
 
 # huggingface_hub 2.4 sends large files in a way that its own HTTP library calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -53,6 +55,20 @@ def test_the_repository_is_the_package_and_what_ollama_reads(hub: FakeHub, packa
     assert [path for method, path in hub.log if "/commit/" in path] == ["/api/models/ada/MedLlama/commit/main"]
 
 
+def test_nothing_of_an_earlier_package_is_left(hub: FakeHub, made: Callable[..., Made]) -> None:
+    given = made()
+    send(given.package(system="Be brief."))
+    hub.repositories["ada/MedLlama"]["figure.png"] = b"their own"
+    summary = send(given.package(gguf=(str(given.files[1]),)))
+    files = hub.repositories["ada/MedLlama"]
+    gone = {"medllama-F16.gguf", "Modelfile.f16", "system"}
+    assert not gone & set(files), "people would run them under the new card"
+    assert {"medllama-Q4_K_M.gguf", "Modelfile.q4_K_M", "template", "params", "figure.png", ".gitattributes"} <= set(
+        files
+    )
+    assert "3 of an earlier package taken out" in summary["line"]
+
+
 def test_what_the_hub_has_is_not_sent_again(hub: FakeHub, packaged: Path) -> None:
     send(packaged)
     hub.log.clear()
@@ -65,6 +81,16 @@ def test_a_dry_run_lists_every_file_and_asks_nobody(hub: FakeHub, packaged: Path
     assert hub.log == []
     for name in [*(path.name for path in packaged.iterdir()), "template", "system", "params"]:
         assert any(line.endswith(f"  {name}") for line in table)
+
+
+def test_what_the_hub_makes_of_a_package_without_a_template_is_said(
+    hub: FakeHub, made: Callable[..., Made], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tmp_path / "trims.jinja"
+    template.write_text("{%- for m in messages -%}{{- bos_token + m['content'] | trim + eos_token -}}{%- endfor -%}")
+    send(repackage(made(), str(template)).package())
+    assert "the hub picks one that may be wrong" in capsys.readouterr().err
+    assert "template" not in hub.repositories["ada/MedLlama"]
 
 
 def test_another_repository_is_not_written_over(hub: FakeHub, packaged: Path) -> None:
@@ -110,6 +136,39 @@ def test_a_wrong_token_is_told(hub: FakeHub, packaged: Path, monkeypatch: pytest
     with pytest.raises(InputError) as refused:
         send(packaged)
     assert "hf auth login" in refused.value.hint
+
+
+def test_a_connection_that_breaks_at_any_byte_leaves_all_or_nothing(
+    hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = random.Random(3)
+    size = sum(path.stat().st_size for path in packaged.iterdir())
+    broken = 0
+    for number in range(10):
+        hub.repositories.clear()
+        hub.large.clear()
+        cut = cuts.randrange(1, size if number % 3 == 0 else 3000)
+        broken += _breaks(hub, packaged, monkeypatch, cut, answers=number % 2 == 0)
+    assert broken, "a cut that nothing came of shows nothing"
+    send(packaged)
+    assert "medllama-Q4_K_M.gguf" in hub.repositories["ada/MedLlama"]
+
+
+def _breaks(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch, cut: int, *, answers: bool) -> bool:
+    """Whether publishing fails where its first connection is cut after so many bytes; the repository is whole or empty."""
+    direct, is_broken = hub.url, False
+    with cutting_proxy(direct.removeprefix("http://"), [cut], answers=answers) as host:
+        hub.url = f"http://{host}"
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        try:
+            send(packaged)
+        except MedllamaError:
+            is_broken = True
+    hub.url = direct
+    monkeypatch.setenv("HF_ENDPOINT", direct)
+    files = set(hub.repositories.get("ada/MedLlama", {})) - {".gitattributes"}
+    assert files in (set(), {path.name for path in packaged.iterdir()} | {"template", "system", "params"})
+    return is_broken
 
 
 def test_nobody_listens(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:

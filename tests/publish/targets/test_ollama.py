@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import random
 import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,10 +16,12 @@ import pytest
 from medllama.errors import CheckFailed, InputError, MedllamaError, ResourceError
 from publish.config import PublishConfig
 from publish.gate import open_package
-from publish.ollama_server import server_url
+from publish.layers import make_models
+from publish.ollama_server import OllamaServer, server_url
 from publish.publish import publish
+from tests.publish.oci_server import cutting_proxy
 from tests.publish.ollama_server import FakeOllama, Fault, fake_ollama
-from tests.publish.packages import Made
+from tests.publish.packages import Made, repackage
 
 pytestmark = pytest.mark.usefixtures("quick_network")
 
@@ -71,7 +75,7 @@ LASTING: dict[str, tuple[Fault, type[MedllamaError], str]] = {
     "version is no answer": (Fault("GET", "version", 200), ResourceError, "is no Ollama server"),
     "digest mismatch": (Fault("POST", "blobs", 400, "digest mismatch"), CheckFailed, "refused .*: digest mismatch"),
     "500 on a blob": (Fault("POST", "blobs", 500, "boom"), ResourceError, "failed 6 times: 500 boom"),
-    "413 on a blob": (Fault("POST", "blobs", 413, "too large"), ResourceError, "413 too large"),
+    "413 on a blob": (Fault("POST", "blobs", 413, "too large"), ResourceError, r"takes no file of .* \(413 too large\)"),
     "disk full on a blob": (Fault("POST", "blobs", 500, FULL), ResourceError, "the disk of the server at .* is full"),
     "connection lost on a blob": (Fault("POST", "blobs", cut_after=70_000), ResourceError, "failed 6 times"),
     "500 at create": (Fault("POST", "create", 500, "boom"), ResourceError, "creating .* failed at .*: boom"),
@@ -138,6 +142,20 @@ def test_a_server_that_is_too_old_is_told_before_anything_is_sent(
     assert refused.value.message == f"the Ollama server at {server.url} is 0.5.4, and 0.5.5 is needed"
     assert refused.value.hint == "update it: https://ollama.com/download"
     assert server.log == [("GET", "/api/version")]
+
+
+def test_a_package_without_a_template_asks_for_a_server_that_renders_jinja(
+    server: FakeOllama, made: Callable[..., Made], tmp_path: Path
+) -> None:
+    template = tmp_path / "trims.jinja"
+    template.write_text("{%- for m in messages -%}{{- bos_token + m['content'] | trim + eos_token -}}{%- endfor -%}")
+    folder = repackage(made(), str(template)).package()
+    server.version = "0.29.9"
+    with pytest.raises(ResourceError, match=r"is 0\.29\.9, and 0\.30\.0 is needed"):
+        send(folder)
+    (config,) = {model.config.source for model in make_models(open_package(folder), ["latest"])}
+    assert isinstance(config, bytes)
+    assert json.loads(config)["requires"] == "0.30.0"
 
 
 def earlier(license: str) -> dict[str, Any]:
@@ -286,10 +304,102 @@ def test_a_push_that_breaks_is_gone_on_with(lines: list[dict[str, Any]], server:
     assert refused.value.hint == "run the same command again: what arrived is not sent twice"
 
 
-def test_another_account_is_noted(server: FakeOllama, packaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    server.account = {"name": "bob"}
+def test_another_account_is_refused_before_anything_is_uploaded(server: FakeOllama, packaged: Path) -> None:
+    server.account = {"name": "Bob"}
+    with pytest.raises(InputError) as refused:
+        send(packaged, "ollama-hub:ada/med")
+    assert refused.value.message == "the server is signed in as Bob, and may not push to ada"
+    assert "ollama-hub:bob/med" in refused.value.hint
+    assert not any("/blobs/" in path for _, path in server.log)
+    send(packaged, "ollama-hub:bob/med")
+    assert sorted(server.hub) == ["bob/med:f16", "bob/med:latest", "bob/med:q4_K_M"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("POST", "push", 413, "request entity too large"),
+        Fault("POST", "push", 404, "model not found"),
+        Fault("POST", "push", lines=[{"error": "http status 413 Request Entity Too Large"}]),
+    ],
+)
+def test_what_a_push_cannot_mend_by_trying_again_is_told_at_once(
+    fault: Fault, server: FakeOllama, packaged: Path
+) -> None:
+    fault.times = 10
+    server.faults = [fault]
+    with pytest.raises(ResourceError, match="pushing ada/med:latest failed at"):
+        send(packaged, "ollama-hub:ada/med")
+    assert fault.times == 9
+    assert server.hub == {}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_push_to_a_busy_server_is_tried_again(status: int, server: FakeOllama, packaged: Path) -> None:
+    server.faults = [Fault("POST", "push", status, "busy", times=3)]
     send(packaged, "ollama-hub:ada/med")
-    assert "signed in as bob, and the name says ada" in capsys.readouterr().err
+    assert sorted(server.hub) == NAMES
+
+
+def is_whole(server: FakeOllama, packaged: Path) -> bool:
+    """Whether every model that has a name is a file of the package with its template, whichever of them there are."""
+    package = open_package(packaged)
+    digests = {f"sha256:{file.sha256}" for file in package.files}
+    named = {name: it for name, it in server.models.items() if "unchecked-" not in name}
+    return set(named) <= set(NAMES) and all(
+        it["digest"] in digests and it["template"] == package.template for it in named.values()
+    )
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_connection_that_breaks_at_any_byte_leaves_whole_models(
+    answers: bool, server: FakeOllama, packaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuts, broken = random.Random(2), 0
+    size = 300 if answers else sum(path.stat().st_size for path in packaged.glob("*.gguf"))
+    for number in range(6):
+        server.models.clear()
+        for path in server.folder.iterdir():
+            path.unlink()
+        # The first connection carries the files, the second everything that the client library asks.
+        cut = [cuts.randrange(1, size)] if number % 2 else [1 << 30, cuts.randrange(1, 300 if answers else 3000)]
+        with cutting_proxy(server.url.removeprefix("http://"), cut, answers=answers) as host:
+            try:
+                send(packaged, f"ollama:http://{host}")
+            except MedllamaError:
+                broken += 1
+        broken += "trying again" in capsys.readouterr().err
+        assert is_whole(server, packaged)
+    assert broken >= 3, "cuts that nothing came of show nothing"
+    send(packaged)
+    assert set(NAMES) <= set(server.models)
+
+
+def test_two_publishes_at_once_end_whole(server: FakeOllama, packaged: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(send, packaged) for _ in range(2)]
+    assert [done.result()["name"] for done in both] == ["ada/med", "ada/med"]
+    assert sorted(server.models) == NAMES
+
+
+def test_interrupted_and_started_again(server: FakeOllama, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, left = OllamaServer.copy, [1]
+
+    def interrupted(*arguments: Any) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        copy(*arguments)
+
+    monkeypatch.setattr(OllamaServer, "copy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        send(packaged)
+    assert list(server.models) == ["ada/med:latest"], "whole, and what was not checked is gone"
+    monkeypatch.setattr(OllamaServer, "copy", copy)
+    server.log.clear()
+    send(packaged)
+    assert sorted(server.models) == NAMES
+    assert not any(method == "POST" and "/blobs/" in path for method, path in server.log), "nothing is sent twice"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 from medllama.errors import CheckFailed, InputError, MedllamaError, ResourceError
 from publish import oci, registry_auth
 from publish.config import PublishConfig, PullConfig
+from publish.layers import Layer
 from publish.publish import publish
 from publish.pull import pull
 from tests.publish.oci_server import Fault, FaultyRegistry, cutting_proxy
@@ -270,9 +271,28 @@ def test_a_password_never_goes_in_the_clear_to_another_machine() -> None:
     next(flow)
     with pytest.raises(InputError, match="without encryption"):
         flow.send(httpx.Response(401, headers={"WWW-Authenticate": 'Bearer realm="http://tokens.example/"'}))
+    request = httpx.Request("GET", "http://lab.example/v2/")
+    auth.header = "Bearer sesame"
+    assert "Authorization" not in next(auth.sync_auth_flow(request)).headers, (
+        "the registry's own name without encryption"
+    )
     assert oci.Repository("lab.example", "ada/med").url.scheme == "https"
     assert oci.Repository("localhost:5000", "ada/med").url.scheme == "http"
     assert oci.Repository("[::1]:5000", "ada/med").url.scheme == "http"
+
+
+@pytest.mark.parametrize("content", [b"no JSON", b"[]", b"{}", b'{"token": 7}'])
+def test_a_token_server_that_gives_no_token_is_as_if_it_had_refused(content: bytes) -> None:
+    assert registry_auth.read_token(200, content) is None
+    assert registry_auth.read_token(401, b'{"token": "sesame"}') is None
+
+
+def test_an_upload_stays_encrypted_where_the_registry_names_an_unencrypted_place() -> None:
+    layer = Layer("any", "sha256:0", 0, b"")
+    upload = oci._Upload(oci.Repository("lab.example", "ada/med"), layer, "any")
+    request = httpx.Request("POST", "https://lab.example/v2/ada/med/blobs/uploads/")
+    upload._follow(httpx.Response(202, headers={"Location": "http://lab.example/v2/1?state=a"}, request=request))
+    assert str(upload.location) == "https://lab.example/v2/1?state=a"
 
 
 def test_a_tag_of_somebody_else_is_not_taken_over(registry: FaultyRegistry, packaged: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +174,45 @@ def test_an_unknown_target_is_told_the_known_ones(tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_told_before_anything_is_copied(
     packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ResourceError, match=r"publishing medllama-.*\.gguf needs .* 0\.0 MB are free"):
+    with pytest.raises(ResourceError, match=r"publishing medllama-.*\.gguf needs .* 0\.1 MB are free"):
         to_store(packaged, tmp_path / "store")
     assert models_of(tmp_path / "store") == {}
     assert list((tmp_path / "store" / "blobs").iterdir()) == []
     assert not (tmp_path / "store" / ".medllama.partial").exists()
+
+
+@pytest.mark.usefixtures("no_links")
+def test_a_copy_that_fails_leaves_nothing_of_those_before_it(
+    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = store_module._copy
+
+    def fail_at_the_second(source: Path, target: Path, total_bytes: int) -> str:
+        if "F16" in source.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return copy(source, target, total_bytes)
+
+    monkeypatch.setattr(store_module, "_copy", fail_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        to_store(packaged, tmp_path / "store")
+    assert models_of(tmp_path / "store") == {}
+    assert not (tmp_path / "store" / ".medllama.partial").exists(), "gigabytes that nobody would ever see"
+
+
+def test_room_for_all_is_asked_for_before_the_first_copy(
+    packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second disk at /dev/shm to copy to")
+    total = sum(path.stat().st_size for path in packaged.glob("*.gguf"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=total - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        with pytest.raises(ResourceError, match="publishing medllama needs"):
+            to_store(packaged, Path(folder) / "store")
+        assert list(Path(folder).rglob("sha256-*")) == []
 
 
 @pytest.mark.usefixtures("no_links")

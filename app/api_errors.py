@@ -1,0 +1,61 @@
+"""The API's errors: JSON of the one shape that OpenAI's clients read, whoever raises them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from app.line import LineFull
+from medllama.errors import MedllamaError
+
+RETRY_SECONDS = 10
+
+
+class ApiError(Exception):
+    """What a request is told instead of an answer."""
+
+    def __init__(
+        self, status: int, message: str, *, kind: str = "invalid_request_error", param: str | None = None,
+        code: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(message, kind=kind, param=param, code=code)
+
+
+def error_body(
+    message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """`{"error": {...}}`."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def add_error_handlers(application: FastAPI) -> None:
+    """Answer every error in this shape."""
+
+    @application.exception_handler(ApiError)
+    async def told(request: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body, error.status)
+
+    @application.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"] if part != "body") or None
+        message = f"{param}: {first['msg']}" if param else str(first["msg"])
+        return JSONResponse(error_body(message, param=param), 400)
+
+    @application.exception_handler(LineFull)
+    async def full(request: Request, error: LineFull) -> JSONResponse:
+        body = error_body(error.sentence, kind="rate_limit_error", code="line_full")
+        return JSONResponse(body, 429, headers={"Retry-After": str(RETRY_SECONDS)})
+
+    @application.exception_handler(MedllamaError)
+    async def refused(request: Request, error: MedllamaError) -> JSONResponse:
+        return JSONResponse(error_body(error.sentence, param="messages"), 400)
+
+    @application.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(error_body(str(error.detail)), error.status_code, headers=error.headers)

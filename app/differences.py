@@ -1,0 +1,43 @@
+"""Where two answers differ, word by word: what only the first says, what only the other says, and what both say."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from html import escape
+
+from app.render import Speaker, Turn
+
+MOST_WORDS = 4000  # a comparison takes the square of it
+
+
+def differences_html(turn: Turn | None, voices: Sequence[Speaker]) -> str:
+    """The first voice's answer against each other one's."""
+    if turn is None or len(turn.answers) < 2:
+        return '<p class="pending">Ask a question first: this shows where the answers differ.</p>'
+    first = turn.answers[0].text
+    shown = []
+    for answer, voice in zip(turn.answers[1:], voices[1:], strict=True):
+        base = escape(voices[0].role)
+        legend = f"<del>only {base}</del> <ins>only {escape(voice.role)}</ins> both"
+        shown.append(f'<p class="legend">{legend}</p><p class="difference">{marked(first, answer.text)}</p>')
+    return "".join(shown)
+
+
+def marked(before: str, after: str) -> str:
+    """Both texts as one, with `<del>` around what only `before` has and `<ins>` around what only `after` has."""
+    one, other = words(before)[:MOST_WORDS], words(after)[:MOST_WORDS]
+    parts = []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
+        removed, added = escape("".join(one[i:j])), escape("".join(other[k:m]))
+        if kind == "equal":
+            parts.append(removed)
+        else:
+            parts += [f"<del>{removed}</del>"] * bool(removed) + [f"<ins>{added}</ins>"] * bool(added)
+    return "".join(parts)
+
+
+def words(text: str) -> list[str]:
+    """The words with the white space after them, and punctuation by itself: joined they are the text."""
+    return re.findall(r"\s+|\w+\s*|[^\w\s]\s*", text)

@@ -1,0 +1,106 @@
+"""Voices of an Ollama server that runs already: `medllama app --backend ollama --model base --model tiny`.
+
+The server loads, renders the prompt and computes; what a person types is as safe there as its TEMPLATE makes it. This follows
+the official client; the exact prompt comes from the server's `_debug_render_only`, which the client does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import ollama
+
+from app.conversation import Answer, Reading, Sampling
+from app.voices import MissingVoice, Voices
+from medllama.chat import Message
+from medllama.errors import InputError, MedllamaError, ResourceError
+
+TIMEOUT = httpx.Timeout(10.0, read=600.0)  # a model may have to be loaded first
+
+
+@contextlib.contextmanager
+def open_ollama_voices(models: Sequence[str], host: str) -> Iterator[Voices]:
+    """The models of these names. Raises ResourceError where no server answers, InputError where it has none of them."""
+    client = ollama.Client(host=host, timeout=TIMEOUT)
+    voices = Voices()
+    for name in models:
+        try:
+            client.show(name)
+            voices.append(OllamaVoice(name, client, host))
+        except ollama.ResponseError as error:
+            voices.append(MissingVoice(name, no_model(name, error)))
+        except (ConnectionError, httpx.HTTPError) as error:
+            raise ResourceError(f"no Ollama server answers at {host}: {error}", hint="ollama serve") from None
+    if all(voice.missing for voice in voices):
+        raise InputError(voices[0].missing.removesuffix("."), hint="")
+    yield voices
+
+
+def no_model(name: str, error: ollama.ResponseError) -> MedllamaError:
+    """What is wrong with a model that the server does not show."""
+    return InputError(f"the Ollama server cannot show {name}: {error.error}", hint="ollama list names its models")
+
+
+class OllamaVoice:
+    """A model of the server."""
+
+    missing = ""
+    context_tokens = None
+
+    def __init__(self, name: str, client: ollama.Client, host: str) -> None:
+        self.name = name
+        self._client = client
+        self._host = host.rstrip("/")
+
+    def check(self, messages: Sequence[Message]) -> None:
+        """The server cuts what does not fit."""
+
+    def read(self, messages: Sequence[Message]) -> Reading:
+        """The prompt as the server renders it, without knowing which of it are control tokens."""
+        body = {"model": self.name, "messages": list(map(dict, messages)), "stream": False, "_debug_render_only": True}
+        try:
+            told = httpx.post(f"{self._host}/api/chat", json=body, timeout=TIMEOUT).raise_for_status().json()
+            return Reading(((str(told["_debug_info"]["rendered_template"]), False),), None)
+        except (httpx.HTTPError, KeyError, TypeError, ValueError):
+            return Reading((("(this Ollama server does not say)", False),), None)
+
+    def answer(
+        self, messages: Sequence[Message], sampling: Sampling, should_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[Answer]:
+        """As `Voice.answer`, a state per piece that the server sends; its own token counts stand in the last."""
+        started = time.perf_counter()
+        answer, text = Answer(), ""
+        options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+        try:
+            stream: Any = self._client.chat(
+                self.name, list(messages), stream=True, options={**options, "num_predict": sampling.max_tokens}
+            )
+            with contextlib.closing(stream):
+                for part in stream:
+                    text += part.message.content or ""
+                    seconds = time.perf_counter() - started
+                    answer = replace(answer, text=text.strip(), tokens=answer.tokens + 1, seconds=seconds)
+                    if answer.first_token_seconds is None:
+                        answer = replace(answer, first_token_seconds=seconds)
+                    if part.done:
+                        answer = replace(
+                            answer, stop="length" if part.done_reason == "length" else "end",
+                            tokens=part.eval_count or answer.tokens, prompt_tokens=part.prompt_eval_count or 0,
+                        )  # fmt: skip
+                    elif should_stop():
+                        answer = replace(answer, stop="stopped")
+                    yield answer
+                    if answer.stop:
+                        return
+        except ollama.ResponseError as error:
+            raise InputError(
+                f"the Ollama server refused {self.name}: {error.error}", hint="its own log says more"
+            ) from None
+        except (ConnectionError, httpx.HTTPError) as error:
+            raise ResourceError(f"the Ollama server does not answer: {error}", hint="ollama serve") from None
+        raise ResourceError(f"the Ollama server ended {self.name}'s answer before its end", hint="ask again")

@@ -1,0 +1,118 @@
+"""The tab that shows what the run measured: evaluation, files with their quantization error, and the certificate.
+
+It reads `eval/results.json` and `certificate.json` as they are; what is missing is named with the verb that makes it.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio
+
+from app.config import AppConfig
+from app.plots import intervals_svg, table_html
+from medllama.errors import MedllamaError
+from medllama.files import read_json
+
+
+class ResultsTab:
+    """Three sections, read again each time the page is opened."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self.config = config
+
+    def build(self, blocks: gradio.Blocks) -> None:
+        """The layout."""
+        shown = gradio.HTML("", elem_id="results")
+        blocks.load(self.html, None, [shown], show_progress="hidden", api_visibility="private", queue=False)
+
+    def html(self) -> str:
+        """All of it."""
+        return (
+            section("Evaluation", self.config.evaluation, "medllama eval", evaluation_html)
+            + section("Quantization", self.config.certificate, "medllama verify", quantization_html)
+            + section("Certificate", self.config.certificate, "medllama verify", certificate_html)
+        )
+
+
+def section(title: str, path: Path | None, verb: str, draw: Any) -> str:
+    """A section, or what makes it where it is missing or cannot be read."""
+    if path is None or not path.exists():
+        body = f'<p class="pending">Not there yet: {escape(verb)} makes it.</p>'
+    else:
+        try:
+            body = draw(read_json(path))
+        except MedllamaError as error:
+            body = f'<p class="failure">{escape(error.sentence)}</p>'
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            body = f'<p class="failure">{escape(str(path))} is none of {escape(verb)}: {escape(repr(error))}</p>'
+    return f'<section class="result"><h2>{escape(title)}</h2>{body}</section>'
+
+
+def evaluation_html(found: dict[str, Any]) -> str:
+    """Accuracy with intervals as a plot; every task's line; perplexity as a table."""
+    plotted, lines, rows = [], [], []
+    for task in found["tasks"]:
+        lines.append([task["task"], task["measured"], task["line"]])
+        for who, name in (("baseline", "base"), ("model", "tuned")):
+            if "accuracy" in (task.get(who) or {}):
+                low, high = task[who]["interval_95"]
+                plotted.append((f"{task['task']}, {name}", task[who]["accuracy"], (low, high)))
+            text = (task.get("answer_text") or {}).get(who)
+            if text:
+                low, high = text["perplexity_interval_95"]
+                figure = f"{text['perplexity']:.2f} ({low:.2f} to {high:.2f})"
+                rows.append([task["task"], name, figure, f"{task['answer_text']['tokens']:,}"])
+    parts = [f"<p>{escape(found['line'])}</p>", table_html(["task", "measured", "result"], lines)]
+    if plotted:
+        parts.append(intervals_svg("Accuracy with its 95% interval", plotted))
+    if rows:
+        parts.append(table_html(["task", "model", "perplexity of the answers, 95% interval", "tokens"], rows))
+    return "".join(parts)
+
+
+def quantization_html(found: dict[str, Any]) -> str:
+    """The files: size, error of the tensors and of the logits as the certificate measured them."""
+    rows = []
+    for file in found["files"]:
+        checks = {check["name"]: check for check in file["checks"]}
+        rows.append([
+            file["name"], file["type"], f"{file['bytes'] / 1e6:,.1f} MB", figure(checks.get("logits")),
+            figure(checks.get("tensors")), file["sha256"][:16],
+        ])  # fmt: skip
+    head = [
+        "file",
+        "type",
+        "size",
+        "mean KL divergence of the logits, nats",
+        "tensor error, share of its bound",
+        "SHA-256",
+    ]
+    return table_html(head, rows)
+
+
+def certificate_html(found: dict[str, Any]) -> str:
+    """The verdict, and every check of every file with its figure, its bound and its reason."""
+    rows = [
+        [file["name"], check["name"], check["verdict"], figure(check), bound(check), check["reason"]]
+        for file in found["files"]
+        for check in file["checks"]
+    ]
+    verdict = escape(str(found["verdict"]))
+    return f"<p>Verdict: <strong>{verdict}</strong></p>" + table_html(
+        ["file", "check", "verdict", "figure", "bound", "why"], rows
+    )
+
+
+def figure(check: dict[str, Any] | None) -> str:
+    """A check's figure: a number in four places, or its words."""
+    value = None if check is None else check["figure"]
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def bound(check: dict[str, Any]) -> str:
+    """What the figure may be at most."""
+    value = check["bound"]
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

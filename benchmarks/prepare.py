@@ -1,0 +1,104 @@
+"""Articles a second and core: medllama's way from JATS to licensed, clean text beside pubmed_parser, on the same files in one run.
+
+    pip install pubmed_parser
+    python -m benchmarks.prepare FOLDER                 # of .xml and .nxml files
+    python -m benchmarks.prepare FOLDER --cores 2 --json results.json
+
+medllama does all that `jats:` does for a file: reading, bounds, parsing, licence, text, citations and white space cleaned.
+pubmed_parser gets the work that gives the same content, identity and abstract (parse_pubmed_xml) and paragraphs
+(parse_pubmed_paragraph with all_paragraph), and each of the two alone, which is less. Every round times all of them one after
+another, so that what else the machine does falls on each; seconds are the processor's, and the best round of each counts.
+Scaling is in seconds of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import machine
+from finetune.records import Record
+from finetune.sources import SourceRequest, load_source
+from finetune.sources.jats import read_file
+
+ROUNDS = 5
+REPEATS = 20  # of the whole folder, where scaling is measured: starting a process is not what counts
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Measure articles a second beside pubmed_parser.")
+    parser.add_argument("folder", type=Path, help="of .xml and .nxml files")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--cores", type=int, default=2, help="scaling is measured from one to this many")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    given = parser.parse_args(arguments)
+    files = [path for path in load_source("jats").inputs(SourceRequest("jats", given.folder)) if path.suffix != ".gz"]
+    seconds = measure(files, given.rounds)
+    rates = {name: len(files) / each for name, each in seconds.items()}
+    own = rates["medllama"]
+    print(f"{len(files)} articles, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+    for name, rate in rates.items():
+        print(f"{name:46}{rate:8.1f} articles/s and core{own / rate:8.2f} times")
+    scaling = {cores: measure_scaling(files, cores) for cores in range(1, given.cores + 1)}
+    for cores, rate in scaling.items():
+        print(f"medllama, {cores} core{'s' * (cores > 1):42}{rate:8.1f} articles/s{rate / scaling[1]:17.2f} times one")
+    figures = {"articles": len(files), "articles_per_second": rates, "scaling": scaling, "machine": machine()}
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def convert(path: Path) -> int:
+    """What `jats:` makes of one file: how many records."""
+    return sum(isinstance(outcome, Record) for outcome in read_file(SourceRequest("jats", path), path))
+
+
+def measure(files: list[Path], rounds: int) -> dict[str, float]:
+    """The best processor seconds of each way through all files."""
+    import pubmed_parser
+
+    def whole(path: str) -> None:
+        with suppress(Exception):  # it fails on some articles; what it did until then is counted for it
+            pubmed_parser.parse_pubmed_xml(path)
+        pubmed_parser.parse_pubmed_paragraph(path, all_paragraph=True)
+
+    def front(path: str) -> None:
+        with suppress(Exception):
+            pubmed_parser.parse_pubmed_xml(path)
+
+    ways: dict[str, Callable[[Any], Any]] = {
+        "medllama": lambda path: convert(Path(path)),
+        "pubmed_parser, xml and paragraphs": whole,
+        "pubmed_parser, xml alone": front,
+        "pubmed_parser, paragraphs alone": lambda path: pubmed_parser.parse_pubmed_paragraph(path, all_paragraph=True),
+    }
+    best = dict.fromkeys(ways, float("inf"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(rounds):
+            for name, way in ways.items():
+                begun = time.process_time()
+                for path in files:
+                    way(str(path))
+                best[name] = min(best[name], time.process_time() - begun)
+    return best
+
+
+def measure_scaling(files: list[Path], cores: int) -> float:
+    """Articles a second of the clock on this many cores."""
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        list(pool.map(convert, files, chunksize=4))  # starts the processes
+        begun = time.perf_counter()
+        list(pool.map(convert, files * REPEATS, chunksize=16))
+        return len(files) * REPEATS / (time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""An importance matrix: how much each column of a matrix matters, so that quantizing errs where it matters least.
+
+    medllama convert ... --types Q3_K_M --importance auto --importance-data data      # made of the training text
+    medllama convert ... --types Q3_K_M --importance other.imatrix.gguf               # anybody's
+
+A column's weight is the mean square of the activations that it is multiplied with when the tuned model reads text. The file
+is llama.cpp's imatrix GGUF: its own tools read ours, and we read theirs. It stands beside the models, named as they are.
+
+Source followed: llama.cpp's tools/imatrix/imatrix.cpp, common/imatrix-loader.cpp and tools/quantize/quantize.cpp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import numpy.typing
+
+from convert.source import Source
+from medllama import progress
+from medllama.chat import Chat
+from medllama.errors import InputError
+from medllama.files import atomic_file, read_jsonl
+from medllama.llamacpp import Model
+from medllama.llamacpp.importance import BATCH_TOKENS, Activations, collect_activations
+from medllama.tokenizer import Tokenizer
+
+Weights = numpy.typing.NDArray[numpy.float32]
+SUMS, COUNTS = ".in_sum2", ".counts"
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A weight for each column of each tensor, (columns,) float32, and where they come from."""
+
+    path: Path
+    weights: dict[str, Weights]
+    datasets: tuple[str, ...]
+    chunks: int
+
+    def check_against(self, source: Source) -> None:
+        """Raise InputError unless there is a weight for each column of every matrix in the layers."""
+        columns = {target.name: target.shape[1] for target in source.targets if len(target.shape) > 1}
+        inner = [name for name in columns if name.startswith("blk.")]
+        wrong = [name for name in inner if name not in self.weights or self.weights[name].size != columns[name]]
+        if wrong:
+            found = self.weights.get(wrong[0])
+            has = "nothing" if found is None else f"{found.size} columns"
+            raise InputError(
+                f"{self.path} is not of this model: it has {has} for {wrong[0]}, whose columns are {columns[wrong[0]]}",
+                hint="make one with --importance auto",
+            )
+
+
+def make_importance(model: Path, source: Source, data: Path, tokens: int, path: Path) -> Importance:
+    """Let a GGUF of the model read about `tokens` tokens of `data`/train.jsonl, spread over the file, and write `path`."""
+    records = data / "train.jsonl"
+    with Model(model) as loaded:
+        prompts = list(_prompts(records, source, tokens))
+        if not prompts:
+            raise InputError(f"{records} holds no text", hint="name a folder that medllama prepare made")
+        progress.update(f"importance matrix from {sum(map(len, prompts)):,} tokens")
+        found = collect_activations(loaded, prompts)
+    _write(found, path, source.provenance.datasets or (records.parent.name,))
+    return read_importance(path)
+
+
+def _prompts(records: Path, source: Source, tokens: int) -> Iterator[list[int]]:
+    """Records as the model was trained on them, each cut to a batch; every n-th, so that they are spread over the file."""
+    tokenizer = Tokenizer(source.vocabulary)
+    chat = Chat(source.template, tokenizer) if source.template is not None else None
+    available = sum(len(_encode(record, tokenizer, chat)) for _, record in read_jsonl(records))
+    step, taken = max(1, available // max(1, tokens)), 0
+    for number, (_, record) in enumerate(read_jsonl(records)):
+        if number % step == 0 and taken < tokens and (ids := _encode(record, tokenizer, chat)):
+            taken += len(ids)
+            yield ids
+
+
+def _encode(record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
+    if chat is not None and isinstance(record.get("messages"), list):
+        ids = chat.encode(record["messages"])
+    else:
+        start = [tokenizer.vocabulary.bos_id] if tokenizer.vocabulary.bos_id is not None else []
+        ids = start + tokenizer.encode_text(str(record.get("text", "")))
+    return ids[:BATCH_TOKENS]
+
+
+def _write(found: dict[str, Activations], path: Path, datasets: tuple[str, ...]) -> None:
+    """Write llama.cpp's imatrix GGUF."""
+    tokens = max(entry.count for entry in found.values())
+    with atomic_file(path) as partial:
+        writer = gguf.GGUFWriter(partial, "imatrix")
+        writer.kv_data[0].pop("general.architecture")  # an imatrix is of no architecture of its own
+        writer.add_type("imatrix")
+        writer.add_array("imatrix.datasets", list(datasets))
+        writer.add_uint32("imatrix.chunk_count", max(1, tokens // BATCH_TOKENS))
+        writer.add_uint32("imatrix.chunk_size", BATCH_TOKENS)
+        for name, entry in sorted(found.items()):
+            writer.add_tensor(name + SUMS, entry.sums.astype(numpy.float32)[None])
+            writer.add_tensor(name + COUNTS, numpy.array([[entry.count]], dtype=numpy.float32))
+        with contextlib.closing(writer):
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+
+
+def read_importance(path: Path) -> Importance:
+    """Read an imatrix GGUF. Raises InputError where it is none, or damaged."""
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist", hint="llama.cpp's llama-imatrix makes such files, and --importance auto"
+        )
+    try:
+        reader = gguf.GGUFReader(path)
+        tensors = {tensor.name: numpy.array(tensor.data, dtype=numpy.float32).ravel() for tensor in reader.tensors}
+        datasets = reader.fields["imatrix.datasets"].contents()
+        chunks = int(reader.fields["imatrix.chunk_count"].contents())
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError, OSError) as error:
+        hint = "an older .dat file becomes one by: llama-imatrix --in-file OLD.dat -o NEW.gguf"
+        raise InputError(f"{path} is not an importance matrix in GGUF: {error}", hint=hint) from None
+    weights = {}
+    for name in (key.removesuffix(SUMS) for key in tensors if key.endswith(SUMS)):
+        sums, count = tensors[name + SUMS], tensors.get(name + COUNTS, numpy.empty(0))
+        if count.size != 1 or not numpy.isfinite(sums).all() or not numpy.isfinite(count).all() or (sums < 0).any():
+            raise InputError(f"{path}: the weights of {name} are damaged", hint="make or copy the file again")
+        weights[name] = sums / count[0] if count[0] > 0 else numpy.ones_like(sums)
+    if not weights:
+        raise InputError(f"{path} holds no weights", hint="--importance auto makes some")
+    return Importance(path, weights, tuple(map(str, datasets)), chunks)
+
+
+def write_importance_origin(writer: gguf.GGUFWriter, importance: Importance) -> None:
+    """Say in a quantized file which matrix it was made with, in llama-quantize's keys; the file's name without its folder."""
+    writer.add_string("quantize.imatrix.file", importance.path.name)
+    if importance.datasets:
+        writer.add_string("quantize.imatrix.dataset", importance.datasets[0])
+    writer.add_uint32("quantize.imatrix.entries_count", len(importance.weights))
+    writer.add_uint32("quantize.imatrix.chunks_count", importance.chunks)

@@ -1,0 +1,135 @@
+"""The quant card: what each type of one model loses against the widest file, and what it costs to run.
+
+    medllama eval --gguf m-Q4_K_M.gguf --card m-F16.gguf m-Q8_0.gguf m-Q4_K_M.gguf --within "kld<0.02" --data data --output r.json
+
+The reference (F32, else BF16, else F16) and a file are open at the same time: each document goes through both, and only its logits
+are in memory. The texts are those of the tasks, every token of them. `--within` names the smallest file that keeps the bounds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from eval.divergence import Tally
+from eval.file_cost import file_cost
+from eval.prompts import Answers
+from medllama import progress
+from medllama.errors import InputError
+from medllama.files import sha256_file
+from medllama.llamacpp import Context, Model
+
+WIDEST = {0: "F32", 32: "BF16", 1: "F16"}  # general.file_type, LLAMA_FTYPE numbers, the widest first
+STEP_TOKENS = 512
+PROTOCOL = (
+    "The prompts of the tasks, each from an empty cache in both files, batches of at most 512 tokens, a float32 cache: kld is the "
+    "mean over tokens of the KL divergence of the reference's next-token distribution from the file's, in nats, sums in float64; "
+    "same_top the share of places with the same likeliest token; perplexity_ratio the file's perplexity on these tokens over the "
+    "reference's. Standard errors: ratio estimator with prompts as clusters. Speed and memory: a process of its own per file, with "
+    "llama.cpp's default settings."
+)
+UNITS = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "%": 0.01}
+BOUND = re.compile(r"^\s*(\w+)\s*(<=|>=|<|>)\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*([kMG]?B|%)?\s*$")
+FIGURES = ("kld", "same_top", "perplexity_ratio", "size", "memory", "accuracy")
+
+
+def quant_card(
+    files: Sequence[Path], prompts: Sequence[Answers], max_tokens: int, threads: int | None
+) -> dict[str, Any]:
+    """The card of these files. Raises InputError where none of them is a reference."""
+    if not prompts:
+        raise InputError("a quant card needs texts", hint="name a task: --task test.jsonl")
+    types = {path: _type(path) for path in files}
+    reference = next((path for wide in WIDEST.values() for path, name in types.items() if name == wide), None)
+    if reference is None:
+        raise InputError(
+            f"none of {', '.join(path.name for path in files)} is F32, BF16 or F16",
+            hint="the card compares with the unrounded file: convert with --types F16,...",
+        )
+    texts = _texts(prompts, max_tokens)
+    rows = []
+    for path in sorted(files, key=lambda path: path.stat().st_size):
+        against = None if path == reference else compare(reference, path, texts, threads)
+        row = {"file": path.name, "type": types[path], "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        rows.append(row | {"against_reference": against, "cost": file_cost(path, threads)})
+    return {"protocol": PROTOCOL, "reference": reference.name, "files": rows}
+
+
+def _type(path: Path) -> str:
+    """The file's type as llama.cpp spells it, by its own metadata or, for a quantized one, by its name."""
+    with Model(path, vocab_only=True) as model:
+        number = model.metadata("general.file_type")
+    wide = WIDEST.get(int(number)) if number is not None else None
+    return wide or path.stem.rpartition("-")[2]
+
+
+def _texts(prompts: Sequence[Answers], max_tokens: int) -> list[list[int]]:
+    """The first answer of each prompt as a text, until there are `max_tokens`."""
+    found: list[list[int]] = []
+    for answers in prompts:
+        if sum(map(len, found)) >= max_tokens:
+            break
+        if len(answers[0].input_ids) > 1:
+            found.append(list(answers[0].input_ids))
+    return found
+
+
+def compare(reference: Path, path: Path, texts: Sequence[Sequence[int]], threads: int | None) -> dict[str, Any]:
+    """One file against the reference, both open; of each text every token but the first is predicted."""
+    room, tally = max(map(len, texts)), Tally()
+    with Model(reference, threads=threads) as wide, Model(path, threads=threads) as narrow:
+        if wide.n_vocab != narrow.n_vocab:
+            raise InputError(f"{path} has another vocabulary than {reference}", hint="a card is of one model's files")
+        with (
+            Context(wide, context_tokens=room, batch_tokens=STEP_TOKENS) as first,
+            Context(narrow, context_tokens=room, batch_tokens=STEP_TOKENS) as second,
+        ):
+            for number, text in enumerate(texts):
+                progress.update(f"{path.name} against {reference.name}", number, len(texts))
+                ids = text[:-1]
+                tally.add(first.logits(ids), second.logits(ids), numpy.array(text[1:], dtype=numpy.int64))
+    return tally.summary()
+
+
+def smallest_within(expression: str, card: dict[str, Any], accuracies: dict[str, float]) -> dict[str, Any]:
+    """The smallest file of the card that keeps every bound of an expression like "kld<0.02, size<4GB"; None where none does."""
+    bounds = parse(expression)
+    kept = [row for row in card["files"] if all(_holds(row, bound, accuracies) for bound in bounds)]
+    return {"expression": expression, "file": kept[0]["file"] if kept else None, "all": [row["file"] for row in kept]}
+
+
+def parse(expression: str) -> list[tuple[str, str, float]]:
+    """The bounds of an expression: figure, comparison, value. Raises InputError where it is none."""
+    found = []
+    for part in expression.split(","):
+        match = BOUND.match(part)
+        if match is None or match[1] not in FIGURES:
+            raise InputError(
+                f"--within {expression!r}: {part.strip()!r} is no bound",
+                hint=f'for example "kld<0.02, size<4GB"; the figures are {", ".join(FIGURES)}',
+            )
+        found.append((match[1], match[2], float(match[3]) * UNITS[match[4] or ""]))
+    return found
+
+
+def _holds(row: dict[str, Any], bound: tuple[str, str, float], accuracies: dict[str, float]) -> bool:
+    name, comparison, limit = bound
+    value = figure(row, name, accuracies)
+    if value is None:
+        return False
+    return {"<": value < limit, "<=": value <= limit, ">": value > limit, ">=": value >= limit}[comparison]
+
+
+def figure(row: dict[str, Any], name: str, accuracies: dict[str, float]) -> float | None:
+    """A figure of a card's row; the reference is itself."""
+    against = row["against_reference"]
+    own = {"kld": 0.0, "same_top": 1.0, "perplexity_ratio": 1.0}
+    if name in own:
+        return own[name] if against is None else float(next(iter(against[name].values())))
+    if name == "accuracy":
+        return accuracies.get(row["file"])
+    return float(row["bytes"] if name == "size" else row["cost"]["peak_memory_bytes"])

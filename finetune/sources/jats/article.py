@@ -1,0 +1,234 @@
+"""The bytes of a JATS or NLM file -> its articles: identity, kind, licence, text. Hostile XML costs bounded memory.
+
+    [article] = read_articles(Path("PMC13900.nxml").read_bytes())
+    article.document_id, article.licence.is_open, article.text
+
+Nothing is fetched and no entity of a file's own is expanded; size, depth and the number of tags are bounded before and while the
+file is parsed. What is refused raises Malformed with one of few reasons; broken XML raises lxml's XMLSyntaxError with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from html.entities import html5
+from pathlib import Path
+from typing import Any
+
+from lxml import etree
+
+from finetune.records import Malformed
+from finetune.sources.jats.licence import LicenceDecision, decide
+from finetune.sources.jats.marks import readable
+
+MAXIMUM_BYTES = 50_000_000
+MAXIMUM_TAGS = 2_000_000  # tags and attributes; libxml2 takes about 100 bytes for each
+STYLESHEET = Path(__file__).with_name("text.xsl")
+
+NO_TEXT = (b"ref-list", b"contrib-group")
+# What begins or ends a comment, CDATA or an instruction, each after the rarest of its characters.
+NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"--", b"-->"), (b"]", b"]]>"))
+PLAIN_ENCODINGS = {"UTF-8", "US-ASCII", "ASCII", "ISO-8859-1", "WINDOWS-1252"}  # in which & is the byte &
+NAMED_CHARACTER = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos);|#)")
+
+WRAPPERS = {"pmc-articleset", "articles", "article-set", "OAI-PMH", "record", "collection"}
+NOTICES = {
+    "addendum": "correction",
+    "correction": "correction",
+    "corrected-article": "",  # the article itself, corrected
+    "clarification": "correction",
+    "expression-of-concern": "retraction",
+    "partial-retraction": "retraction",
+    "removal": "retraction",
+    "retraction": "retraction",
+    "withdrawal": "retraction",
+}
+RETRACTED_BY = {"retraction-forward", "retraction", "partial-retraction", "retracted-by", "withdrawal", "removal"}
+RETRACTED_TITLES = ("retracted:", "retracted article", "[retracted", "withdrawn:", "(retracted", "retracted ")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of an article becomes text beside its prose: captions of figures and tables, the cells of tables."""
+
+    captions: bool = True
+    tables: bool = False
+
+
+@dataclass(frozen=True)
+class Article:
+    """One article. `notice` is "retraction", "correction" or "": what it is beside an ordinary article.
+
+    `document_id` is `PMC...`, else the DOI, else `PMID:...`, else empty.
+    """
+
+    document_id: str
+    licence: LicenceDecision
+    notice: str
+    is_retracted: bool
+    line: int
+    text: str
+
+
+def read_articles(content: bytes, options: Options | None = None) -> list[Article]:
+    """Every article of a file; most files hold one."""
+    options = options or Options()
+    cut = NO_TEXT if options.tables else (*NO_TEXT, b"table")
+    return [article_of(element, options) for element in parse_articles(content, cut)]
+
+
+def article_of(element: Any, options: Options) -> Article:
+    """An <article> element as an Article."""
+    notice = NOTICES.get(element.get("article-type", ""), "")
+    return Article(
+        document_id=document_id(element),
+        licence=decide(element),
+        notice=notice,
+        is_retracted=is_retracted(element),
+        line=element.sourceline or 1,
+        text=text_of(element, options),
+    )
+
+
+def text_of(element: Any, options: Options) -> str:
+    """The title, abstracts, sections, lists and, by choice, captions and tables of an <article> element."""
+    chosen = {"captions": options.captions, "tables": options.tables}
+    try:
+        result = _stylesheet()(element, **{name: "'yes'" if value else "'no'" for name, value in chosen.items()})
+    except etree.XSLTError as error:
+        raise Malformed("no text can be made of it", " ".join(str(error).split())[:200]) from None
+    return readable(str(result))
+
+
+@cache
+def _stylesheet() -> Any:
+    return etree.XSLT(etree.parse(STYLESHEET), access_control=etree.XSLTAccessControl.DENY_ALL)
+
+
+def document_id(element: Any) -> str:
+    """`PMC13900`, however the file writes it, else another identifier of the article."""
+    found = {
+        each.get("pub-id-type", ""): "".join((each.text or "").split())
+        for each in element.findall("front/article-meta/article-id")
+    }
+    for kind in ("pmcid", "pmc"):
+        number = found.get(kind, "").upper().removeprefix("PMC").partition(".")[0]
+        if number.isdecimal():
+            return f"PMC{int(number)}"
+    if found.get("doi"):
+        return found["doi"].lower()
+    return f"PMID:{found['pmid']}" if found.get("pmid") else ""
+
+
+def is_retracted(element: Any) -> bool:
+    """Whether the article says of itself that it was retracted: by a link to the notice, or by its title."""
+    meta = element.find("front/article-meta")
+    if meta is None:
+        return False
+    if any(related.get("related-article-type") in RETRACTED_BY for related in meta.findall("related-article")):
+        return True
+    title = meta.find("title-group/article-title")
+    return title is not None and "".join(title.itertext()).strip().lower().startswith(RETRACTED_TITLES)
+
+
+# -------------------------------------------------------------------------------------------------------------- XML
+
+
+def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
+    """The <article> elements of a file, without the elements named in `cut`.
+
+    Raises XMLSyntaxError, or Malformed for what is well-formed and refused.
+    """
+    if len(content) > MAXIMUM_BYTES:
+        raise Malformed("file too large", f"more than {MAXIMUM_BYTES:,} bytes")
+    if len(content) > MAXIMUM_TAGS and content.count(b"<") + content.count(b"=") > MAXIMUM_TAGS:
+        raise Malformed("file too large", f"more than {MAXIMUM_TAGS:,} tags and attributes")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
+    # Nothing may stand before an XML declaration, but in copies a blank line does. It goes, and is no line of the file.
+    if b"!ENTITY" not in content:
+        for name in cut:
+            content = without_elements(content, name)
+    root = etree.fromstring(content.lstrip(b" \t\r\n"), parser)
+    _refuse_own_entities(root)
+    _without_namespace(root)
+    if root.tag == "article":
+        articles = [root]
+    elif root.tag in WRAPPERS:
+        articles = [each for each in root.iter("article") if next(each.iterancestors("article"), None) is None]
+    else:
+        raise Malformed("not JATS", f"the root is <{_printable(root.tag)}>, not <article>")
+    if not articles or any(each.find("front") is None for each in articles):
+        raise Malformed("not JATS", "an <article> without <front>" if articles else f"<{root.tag}> holds no <article>")
+    is_plain = (root.getroottree().docinfo.encoding or "UTF-8").upper() in PLAIN_ENCODINGS
+    if not is_plain or NAMED_CHARACTER.search(content):
+        for entity in list(root.iter(etree.Entity)):
+            _replace_named_character(entity)
+    return articles
+
+
+def without_elements(content: bytes, name: bytes) -> bytes:
+    """The file without what cannot become text, which is often half of it: cut, not parsed. Lines keep their numbers.
+
+    An element is cut only where its tags can be nothing but tags: no comment, CDATA, instruction, entity or element of the same
+    name begins or ends in it.
+    """
+    parts: list[bytes] = []
+    position, opening, closing = 0, b"<" + name, b"</" + name + b">"
+    while (begin := content.find(opening, position)) >= 0:
+        end = content.find(closing, begin)
+        found = content[begin : end + len(closing)]
+        if found[len(opening) : len(opening) + 1] not in (b">", b" ", b"\n", b"\r", b"\t"):  # <table-wrap>
+            parts.append(content[position : begin + 1])
+            position = begin + 1
+            continue
+        if end < 0 or any(rare in found and sign in found for rare, sign in NO_TAGS) or opening in found[1:]:
+            break
+        parts += [content[position:begin], b"\n" * found.count(b"\n")]
+        position = begin + len(found)
+    return b"".join([*parts, content[position:]]) if parts else content
+
+
+def _refuse_own_entities(root: Any) -> None:
+    document_type = root.getroottree().docinfo.internalDTD
+    if document_type is None:
+        return
+    for entity in document_type.iterentities():
+        if entity.content is not None:
+            raise Malformed("XML entities", f"the file declares &{_printable(entity.name)};, and none is ever expanded")
+
+
+def _replace_named_character(entity: Any) -> None:
+    """Put the character of a name such as &alpha; into the text: the DTD that declares it is never loaded."""
+    character = html5.get(f"{entity.name};")
+    if character is None:
+        raise Malformed("XML entities", f"&{_printable(entity.name)}; is declared nowhere that is read")
+    parent, previous = entity.getparent(), entity.getprevious()
+    text = character + (entity.tail or "")
+    if previous is None:
+        parent.text = (parent.text or "") + text
+    else:
+        previous.tail = (previous.tail or "") + text
+    entity.tail = None
+    parent.remove(entity)
+
+
+def _without_namespace(root: Any) -> None:
+    """JATS has no namespace, but the OAI service puts its articles into one."""
+    for element in list(_namespaced(root)):
+        element.tag = etree.QName(element).localname
+
+
+def _namespaced(root: Any) -> Iterator[Any]:
+    names = {root.nsmap.get(root.prefix)} if root.prefix or None in root.nsmap else set()
+    for wrapped in root.iter("{*}article") if root.tag != "article" else ():
+        names.add(etree.QName(wrapped).namespace)
+    for name in names - {None}:
+        yield from root.iter(f"{{{name}}}*")
+
+
+def _printable(name: object) -> str:
+    return ascii(str(name))[1:-1][:60]

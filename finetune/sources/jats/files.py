@@ -1,0 +1,107 @@
+"""Folders, compressed files and tar archives -> the bytes of each article, one at a time, at bounded size.
+
+    for place, content in contents(Path("oa_comm.tar.gz")):       # ("oa_comm.tar.gz!PMC1/a.nxml", b"<?xml ...")
+
+Archives are read from their beginning to their end and never unpacked. What cannot be read is a Dropped with its place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from finetune.records import Dropped
+from finetune.sources.jats.article import MAXIMUM_BYTES
+from medllama.errors import InputError
+
+ARTICLES = (".xml", ".nxml", ".xml.gz", ".nxml.gz")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+BROKEN = (EOFError, OSError, tarfile.TarError, zlib.error, lzma.LZMAError)
+
+
+def articles_in(path: Path) -> list[Path]:
+    """A file, or those of a folder at any depth that are articles or archives by their names, sorted."""
+    if path.is_file() and path.name.lower().endswith(ARTICLES + ARCHIVES):
+        return [path]
+    if not path.is_dir():
+        raise InputError(
+            f"{path} is {'no XML and no tar archive' if path.exists() else 'missing'}",
+            hint=f"give a folder of articles, or a file that ends in {', '.join(ARTICLES + ARCHIVES)}",
+        )
+    files = [
+        Path(folder) / name
+        for folder, _, names in os.walk(path)
+        for name in names
+        if name.lower().endswith(ARTICLES + ARCHIVES) and (Path(folder) / name).is_file()
+    ]
+    if not files:
+        raise InputError(
+            f"{path} holds no article", hint=f"expected files that end in {', '.join(ARTICLES + ARCHIVES)}"
+        )
+    return sorted(files)
+
+
+def contents(path: Path) -> Iterator[tuple[str, bytes | Dropped]]:
+    """(place, bytes or what is wrong) for each article of a file or an archive."""
+    name = path.name.lower()
+    if name.endswith(ARCHIVES):
+        yield from _members(path)
+        return
+    try:
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+            yield str(path), file.read(MAXIMUM_BYTES + 1)  # one more than allowed, so that too much is seen
+    except BROKEN as error:
+        yield str(path), Dropped("file cannot be read", str(path), _said(error))
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes | Dropped]]:
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                if member.name.lower().endswith(ARTICLES):
+                    place = f"{path}!{_printable(member.name)}"
+                    yield place, _member(archive, member, place)
+    except BROKEN as error:
+        yield str(path), Dropped("archive cannot be read", str(path), _said(error))
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> bytes | Dropped:
+    name = PurePosixPath(member.name.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts:
+        return Dropped("path leaves the archive", place)
+    file = archive.extractfile(member) if member.isfile() else None
+    if file is None:
+        return Dropped("no file but a link or a device", place)
+    with file:
+        if not member.name.lower().endswith(".gz"):
+            return file.read(MAXIMUM_BYTES + 1)
+        try:
+            return _unzipped(file)
+        except BROKEN as error:
+            return Dropped("file cannot be read", place, _said(error))
+
+
+def _unzipped(file: IO[bytes]) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(file.read(MAXIMUM_BYTES + 1))) as inner:
+        return inner.read(MAXIMUM_BYTES + 1)
+
+
+def stem_of(place: str) -> str:
+    """The name of the article's file without folders, suffixes and line: what stands for an identifier where there is none."""
+    name = place.rpartition(":")[0].rpartition("!")[2]
+    return PurePosixPath(name.replace("\\", "/")).name.partition(".")[0] or "article"
+
+
+def _said(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:200]
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and name.isascii() else ascii(name)[1:-1]

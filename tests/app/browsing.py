@@ -1,0 +1,103 @@
+"""The page in a real browser, driven as a person would, with every other machine out of reach."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+# The least contrast of any text with what lies behind it, but for buttons that cannot be pressed.
+LEAST_CONTRAST = """() => {
+  const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const color = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const behind = it => { for (; it; it = it.parentElement) {
+    const c = color(getComputedStyle(it).backgroundColor);
+    if (c.length === 3 || c[3] > 0.9) return c; } return [255, 255, 255]; };
+  let least = [99, ''];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const it = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !it.checkVisibility()) continue;
+    if (it.closest('script, style, [disabled], .hidden')) continue;
+    const [a, b] = [luminance(color(getComputedStyle(it).color)), luminance(behind(it))];
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < least[0]) least = [contrast, it.outerHTML.slice(0, 200)];
+  }
+  return least;
+}"""
+
+
+# Everything that can be used, or is a group of such, and has no name that a screen reader could say.
+NAMELESS = """() => {
+  const used = 'button, input, textarea, select, a[href], fieldset, [role=button], [role=tab], svg[role=img]';
+  const labels = it => it.tagName === 'FIELDSET' ? [] : [...(it.labels || [])];
+  const said = it => it.tagName === 'FIELDSET' ? '' : it.textContent.trim();
+  const isNamed = it => it.ariaLabel || it.title || said(it) || labels(it).some(label => label.textContent.trim());
+  const nameless = [...document.querySelectorAll(used)].filter(it => it.checkVisibility() && !isNamed(it));
+  return nameless.map(it => it.outerHTML.slice(0, 200));
+}"""
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Any]:
+    """Chromium without a window, that finds no other machine by name."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        rules = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", rules])
+        yield opened
+        opened.close()
+
+
+def ask(page: Any, question: str) -> None:
+    """Type a question, press Enter, and wait until every voice has ended."""
+    page.get_by_label("Your question").fill(question)
+    page.keyboard.press("Enter")
+    wait_for_answers(page, question)
+
+
+def wait_for_answers(page: Any, question: str) -> None:
+    """Wait until every voice has answered this question and another can be asked."""
+    page.locator("#newest h2", has_text=question).wait_for()
+    page.wait_for_function("""() => {
+        const ends = [...document.querySelectorAll('#newest footer')].map(it => it.textContent);
+        return ends.length && ends.every(it => /ended|cut|stopped/.test(it)) && !document.querySelector('#ask').disabled;
+    }""")
+
+
+class Watched:
+    """A page, and what it asked of other machines or complained of."""
+
+    def __init__(self, browser: Any, url: str, **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
+        self.beyond: list[str] = []
+        self.complaints: list[str] = []
+
+        def look(route: Any) -> None:
+            if route.request.url.startswith((url, "data:", "blob:")):
+                route.continue_()
+            else:
+                self.beyond.append(route.request.url)
+                route.abort()
+
+        self.context.route("**/*", look)
+        self.page = self.context.new_page()
+        self.page.on("console", lambda it: self.complaints.append(it.text) if it.type == "error" else None)
+        self.page.on("pageerror", lambda it: self.complaints.append(str(it)))
+        self.page.on("dialog", lambda it: (self.complaints.append(f"dialog {it.message}"), it.dismiss()))
+        self.page.goto(url)
+        self.page.get_by_label("Your question").wait_for()
+
+
+def open_settings(page: Any) -> None:
+    """Open the settings, and wait until their fields listen: a program types faster than Gradio builds them."""
+    page.get_by_role("button", name=re.compile("Settings")).click()
+    page.get_by_label("Seed").wait_for()
+    page.wait_for_timeout(1000)

@@ -1,0 +1,96 @@
+"""A small server that speaks enough of Ollama's API for the app: it answers in counted words, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODELS = ("base", "tuned")
+
+
+class OllamaServer(ThreadingHTTPServer):
+    """`asked` are the bodies of /api/chat, `left` those whose client went away before the end."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, Any]] = []
+        self.left: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: OllamaServer
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body["model"] not in MODELS:
+            self.tell(404, {"error": f"model '{body['model']}' not found"})
+        elif self.path == "/api/show":
+            self.tell(200, {"template": "", "details": {}, "model_info": {}})
+        elif body.get("_debug_render_only"):
+            rendered = "".join(f"<{it['role']}>{it['content']}" for it in body["messages"])
+            self.tell(200, {"model": body["model"], "_debug_info": {"rendered_template": rendered}})
+        else:
+            self.server.asked.append(body)
+            self.answer(body)
+
+    def answer(self, body: dict[str, Any]) -> None:
+        """Words until the limit, or what the question asks for: to break, to be endless, to be cut."""
+        question = body["messages"][-1]["content"]
+        self.send_response(200)
+        self.send_header("content-type", "application/x-ndjson")
+        self.end_headers()
+        words = 10_000 if "endless" in question else 5
+        limit = body["options"]["num_predict"]
+        try:
+            for number in range(1, min(words, limit) + 1):
+                if "break" in question and number == 3:
+                    self.line({"error": "the model runner stopped"})
+                    return
+                if "vanish" in question and number == 3:
+                    return
+                self.line({"message": {"role": "assistant", "content": f" {body['model']}{number}"}, "done": False})
+                if words > 5:
+                    time.sleep(0.01)
+            done = {"done": True, "done_reason": "stop" if words <= limit else "length"}
+            self.line(
+                done | {"message": {"role": "assistant", "content": ""}, "eval_count": 5, "prompt_eval_count": 12}
+            )
+        except OSError:
+            self.server.left.append(question)
+
+    def line(self, value: dict[str, Any]) -> None:
+        self.wfile.write(json.dumps({"model": "m", "created_at": "2026-01-01T00:00:00Z", **value}).encode() + b"\n")
+        self.wfile.flush()
+
+    def tell(self, status: int, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def ollama_server() -> Iterator[OllamaServer]:
+    """The server, running."""
+    with OllamaServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,191 @@
+"""An importance matrix sums what Transformers' matrices are multiplied with, and quantizes as llama.cpp does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convert.config import FILE_TYPES, ConvertConfig, VerifyConfig
+from convert.convert import convert
+from convert.importance import read_importance
+from convert.verify import verify
+from medllama.errors import CheckFailed, InputError, UnsupportedError
+from medllama.llamacpp import Model
+from medllama.llamacpp.importance import collect_activations
+from medllama.llamacpp.quantizer import quantize
+from tests.adapters import load_base
+from tests.checkpoints import make_llama2_checkpoint
+
+LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ1_S", "IQ2_XS", "IQ3_XXS", "IQ4_XS")
+TEXTS = ["Gout is a disease of the joints.", "Asthma narrows the airways of the lungs.", "What helps against fever?"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_llama2_checkpoint(
+        tmp_path_factory.mktemp("importance") / "base", hidden_size=256, intermediate_size=512
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    asked = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "Rest."}]} for text in TEXTS
+    ]
+    records: list[dict[str, Any]] = [*asked, *({"text": text} for text in TEXTS)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def run(base: Path, out: Path, types: tuple[str, ...], **settings: Any) -> Path:
+    convert(ConvertConfig(str(base), out, types=types, name="m", **settings))
+    return out
+
+
+def make_matrix(base: Path, path: Path, seed: int = 0, spread: float = 3.0) -> Path:
+    """A matrix with a random weight for each column, as another tool would have written it."""
+    rng = numpy.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, "other")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["theirs.txt"])
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for tensor in gguf.GGUFReader(run(base, path.parent / "any", ("F16",)) / "m-F16.gguf").tensors:
+        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
+            weights = numpy.exp(spread * rng.standard_normal(int(tensor.shape[0]))).astype(numpy.float32)
+            writer.add_tensor(f"{tensor.name}.in_sum2", 11 * weights[None])
+            writer.add_tensor(f"{tensor.name}.counts", numpy.array([[11]], dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_the_sums_are_those_of_transformers_inputs(base: Path, tmp_path: Path) -> None:
+    prompts = [[1, *range(10, 10 + length)] for length in (3, 40, 7, 200)]
+    with Model(run(base, tmp_path, ("F32",)) / "m-F32.gguf") as model:
+        found = collect_activations(model, prompts)
+    sums: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            sums[name] = sums.get(name, torch.zeros(inputs[0].shape[-1])) + inputs[0][0].double().pow(2).sum(0)
+
+        return hook
+
+    reference = load_base(base)
+    names = {"q_proj": "attn_q", "o_proj": "attn_output", "up_proj": "ffn_up", "down_proj": "ffn_down"}
+    for module_name, module in reference.named_modules():
+        if (last := module_name.rpartition(".")[2]) in names:
+            module.register_forward_hook(keep(f"blk.{module_name.split('.')[2]}.{names[last]}.weight"))
+    with torch.no_grad():
+        for prompt in prompts:
+            reference(torch.tensor([prompt]))
+    assert len(sums) == 4 * reference.config.num_hidden_layers
+    for name, expected in sums.items():
+        assert found[name].count == sum(map(len, prompts))
+        assert numpy.allclose(found[name].sums, expected.numpy(), rtol=1e-4), name
+
+
+def test_a_matrix_is_made_of_the_training_text_and_is_the_same_again(base: Path, data: Path, tmp_path: Path) -> None:
+    ours = {"importance": "auto", "importance_data": data, "importance_tokens": 4096}
+    once, again = (run(base, tmp_path / name, ("IQ2_XS", "Q3_K_M"), **ours) for name in ("once", "again"))
+    names = sorted(path.name for path in once.iterdir())
+    assert names == ["m-IQ2_XS.gguf", "m-Q3_K_M.gguf", "m.imatrix.gguf"], "and nothing else is left"
+    for name in names:
+        assert (once / name).read_bytes() == (again / name).read_bytes()
+    found = read_importance(once / "m.imatrix.gguf")
+    assert len(found.weights) == 7 * 2
+    reader = gguf.GGUFReader(once / "m-Q3_K_M.gguf")
+    assert reader.fields["quantize.imatrix.file"].contents() == "m.imatrix.gguf"
+    assert reader.fields["quantize.imatrix.entries_count"].contents() == len(found.weights)
+
+
+@pytest.mark.parametrize("file_type", LOW_AND_HIGH)
+def test_the_blocks_are_those_of_llama_cpps_quantizer(file_type: str, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", hidden_size=256, intermediate_size=256, num_hidden_layers=1)
+    matrix = make_matrix(base, tmp_path / "theirs.gguf")
+    run(base, tmp_path, ("F16", file_type), importance=str(matrix))
+    weights = read_importance(matrix).weights
+    quantize(tmp_path / "m-F16.gguf", tmp_path / "reference.gguf", FILE_TYPES[file_type], importance=weights)
+    ours, theirs = (gguf.GGUFReader(tmp_path / name).tensors for name in (f"m-{file_type}.gguf", "reference.gguf"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.name, one.tensor_type) == (other.name, other.tensor_type)
+        assert one.data.tobytes() == other.data.tobytes(), one.name
+
+
+def test_types_that_have_no_use_for_it_are_as_without(base: Path, tmp_path: Path) -> None:
+    matrix = make_matrix(base, tmp_path / "theirs.gguf")
+    plain = run(base, tmp_path / "plain", ("F16", "Q8_0", "Q4_K_M"))
+    weighted = run(base, tmp_path / "weighted", ("F16", "Q8_0", "Q4_K_M"), importance=str(matrix))
+    same = {
+        name: (plain / name).read_bytes() == (weighted / name).read_bytes() for name in ("m-F16.gguf", "m-Q8_0.gguf")
+    }
+    assert same == {"m-F16.gguf": True, "m-Q8_0.gguf": True}
+    assert (plain / "m-Q4_K_M.gguf").read_bytes() != (weighted / "m-Q4_K_M.gguf").read_bytes()
+
+
+def test_the_certificate_knows_the_matrix_beside_the_file(base: Path, tmp_path: Path) -> None:
+    """Errors that were moved to columns without weight are no fault, and look like one to who does not know the weights."""
+    matrix = make_matrix(base, tmp_path / "theirs.gguf", spread=4.0)
+    run(base, tmp_path, ("IQ2_XS",), importance=str(matrix))
+    config = VerifyConfig(str(base), (str(tmp_path / "m-IQ2_XS.gguf"),), tmp_path / "certificate.json", sample=True)
+    verify(config)
+    certificate = json.loads(config.output.read_text())
+    (tensors,) = [check for check in certificate["files"][0]["checks"] if check["name"] == "tensors"]
+    assert tensors["details"]["importance"] == "theirs.gguf"
+    matrix.unlink()
+    with pytest.raises(CheckFailed, match="tensors"):
+        verify(config)
+
+
+def test_low_types_ask_for_a_matrix(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="IQ2_XS needs an importance matrix") as refusal:
+        run(base, tmp_path / "out", ("IQ2_XS",))
+    assert "--importance auto" in (refusal.value.hint or "")
+
+
+def test_a_matrix_of_another_model_is_refused(base: Path, tmp_path: Path) -> None:
+    other = make_llama2_checkpoint(tmp_path / "other", hidden_size=512, intermediate_size=512)
+    matrix = make_matrix(other, tmp_path / "theirs.gguf")
+    with pytest.raises(
+        InputError, match=r"is not of this model: it has 512 columns for blk\.0\.\w+\.weight, whose columns are 256"
+    ):
+        run(base, tmp_path / "out", ("Q3_K_M",), importance=str(matrix))
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=st.integers(0, 4000), byte=st.integers(0, 255), place=st.integers(0, 4000))
+def test_a_damaged_matrix_is_an_error_for_people(cut: int, byte: int, place: int, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    writer = gguf.GGUFWriter(folder / "good.gguf", "other")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["theirs.txt"])
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_tensor("blk.0.attn_q.weight.in_sum2", numpy.ones((1, 64), dtype=numpy.float32))
+    writer.add_tensor("blk.0.attn_q.weight.counts", numpy.ones((1, 1), dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    content = bytearray((folder / "good.gguf").read_bytes())
+    content[place % len(content)] = byte
+    (folder / "bad.gguf").write_bytes(content[: cut or None])
+    with contextlib.suppress(InputError):
+        read_importance(folder / "bad.gguf")
+
+
+def test_auto_asks_for_its_text() -> None:
+    problems = ConvertConfig("base", Path(), importance="auto").problems()
+    assert problems == ["importance_data: name the data folder that --importance auto reads"]

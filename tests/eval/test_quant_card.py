@@ -1,0 +1,131 @@
+"""The card's figures are those of a float64 computation over both files' logits; bounds name the smallest file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from convert.config import ConvertConfig
+from convert.convert import convert
+from eval import quant_card
+from eval.config import EvalConfig
+from eval.divergence import Tally, kl_divergence
+from eval.evaluate import evaluate
+from medllama.config import build
+from medllama.errors import InputError, RecipeError
+from medllama.llamacpp import Context, Model
+
+
+@pytest.fixture(scope="module")
+def files(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("card")
+    summary = convert(ConvertConfig(base_model=str(base), output_dir=folder, types=("F16", "Q8_0", "Q4_0"))).summary
+    return [Path(path) for path in summary["files"]]
+
+
+def test_kld_is_torchs_in_float64() -> None:
+    generator = np.random.Generator(np.random.PCG64(0))
+    reference, other = (generator.normal(0, 5, (130, 50)).astype(np.float32) for _ in range(2))
+    p, q = (torch.log_softmax(torch.from_numpy(logits).double(), dim=-1) for logits in (reference, other))
+    expected = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(dim=-1).numpy()
+    assert kl_divergence(reference, other) == pytest.approx(expected, abs=1e-12)
+    assert kl_divergence(reference, reference) == pytest.approx(np.zeros(130), abs=1e-12)
+
+
+def test_the_card_is_a_computation_on_both_files_logits(files: list[Path], data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    config = EvalConfig(
+        files[-1], output, task=(str(data / "test.jsonl"),), threads=1, samples=0, generate=0, domain_prompts=False,
+        card=tuple(map(str, files)), within="kld<0.0000001",
+    )  # fmt: skip
+    evaluate(config)
+    card = json.loads(output.read_text())["quant_card"]
+    assert card["reference"] == "medllama-F16.gguf"
+    sizes = [row["bytes"] for row in card["files"]]
+    assert sizes == sorted(sizes)
+    assert card["within"]["file"] == "medllama-F16.gguf", "only the reference is that near to itself"
+    rows = {row["type"]: row for row in card["files"]}
+    assert rows["F16"]["against_reference"] is None
+    assert rows["Q8_0"]["against_reference"]["kld"]["mean"] < rows["Q4_0"]["against_reference"]["kld"]["mean"]
+    for row in rows.values():
+        assert all(
+            row["cost"][key] > 0 for key in ("load_seconds", "prompt_tokens_per_second", "generated_tokens_per_second")
+        )
+        assert row["cost"]["peak_memory_bytes"] > row["bytes"]
+    texts = [[1, 5, 9, 20, 7], [1, 8, 30]]
+    found = quant_card.compare(files[0], files[2], texts, 1)
+    sums = np.zeros(3)
+    with (
+        Model(files[0], threads=1) as wide,
+        Model(files[2], threads=1) as narrow,
+        Context(wide, context_tokens=16) as first,
+        Context(narrow, context_tokens=16) as second,
+    ):
+        for text in texts:
+            logits = (torch.from_numpy(context.logits(text[:-1])) for context in (first, second))
+            p, q = (torch.log_softmax(it.double(), -1) for it in logits)
+            sums[0] += float((p.exp() * (p - q)).sum())
+            sums[1] += float((p.argmax(-1) == q.argmax(-1)).sum())
+            sums[2] += sum(float(p[n, token] - q[n, token]) for n, token in enumerate(text[1:]))
+    assert found["tokens"] == 6
+    assert found["kld"]["mean"] == pytest.approx(sums[0] / 6, rel=1e-6)
+    assert found["same_top"]["share"] == sums[1] / 6
+    assert found["perplexity_ratio"]["ratio"] == pytest.approx(np.exp(sums[2] / 6), rel=1e-6)
+
+
+def test_a_planted_fault_moves_the_tally() -> None:
+    generator = np.random.Generator(np.random.PCG64(1))
+    logits = generator.normal(0, 3, (9, 20)).astype(np.float32)
+    other = logits.copy()
+    other[4] = other[4][::-1]
+    tally, same = Tally(), Tally()
+    targets = np.arange(9)
+    same.add(logits, logits, targets)
+    tally.add(logits, other, targets)
+    assert same.summary()["kld"]["mean"] == pytest.approx(0, abs=1e-12)
+    assert same.summary()["same_top"]["share"] == 1
+    assert tally.summary()["same_top"]["share"] == pytest.approx(8 / 9)
+    assert tally.summary()["kld"]["mean"] == pytest.approx(tally.summary()["kld"]["largest"] / 9)
+
+
+def row(name: str, size: float, kld: float | None) -> dict[str, Any]:
+    against = (
+        kld
+        if kld is None
+        else {"kld": {"mean": kld}, "same_top": {"share": 1 - kld}, "perplexity_ratio": {"ratio": 1 + kld}}
+    )
+    return {"file": name, "bytes": size, "against_reference": against, "cost": {"peak_memory_bytes": 2 * size}}
+
+
+CARD = {"files": [row("Q2", 2e9, 0.1), row("Q4", 4e9, 0.012), row("Q8", 7e9, 0.0004), row("F16", 13e9, None)]}
+
+
+@pytest.mark.parametrize(
+    ("expression", "file"),
+    [
+        ("kld<0.02", "Q4"), ("kld<0.2", "Q2"), ("kld < 1e-3", "Q8"), ("kld<=0", "F16"), ("kld<0.02, size<3GB", None),
+        ("size>=7GB", "Q8"), ("same_top>95%", "Q4"), ("perplexity_ratio<1.001", "Q8"), ("memory<9GB, kld<0.05", "Q4"),
+        ("accuracy>=0.5", "Q8"),
+    ],
+)  # fmt: skip
+def test_bounds_name_the_smallest_file_that_keeps_them(expression: str, file: str | None) -> None:
+    found = quant_card.smallest_within(expression, CARD, {"Q2": 0.3, "Q4": 0.49, "Q8": 0.5, "F16": 0.6})
+    assert found["file"] == file
+
+
+@pytest.mark.parametrize("expression", ["kld", "kld<", "speed>3", "kld<0.02 size<3GB", "", "kld<two"])
+def test_what_is_no_bound_is_told(expression: str) -> None:
+    with pytest.raises(InputError, match="is no bound"):
+        quant_card.parse(expression)
+
+
+def test_a_card_without_a_reference_or_files_is_refused(files: list[Path]) -> None:
+    with pytest.raises(InputError, match="is F32, BF16 or F16"):
+        quant_card.quant_card(files[1:], [[None]], 10, 1)  # type: ignore[list-item]
+    with pytest.raises(RecipeError, match="there is nothing to choose from"):
+        build(EvalConfig, {"gguf": "a", "output": "b", "task": ["c"], "within": "kld<1"}, origin="x")

@@ -1,0 +1,341 @@
+"""The licence decision: statements that grant a licence are told, look-alikes never are, and silence is not consent."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+
+from finetune.licences import may_be_published
+from finetune.sources.jats.article import parse_articles
+from finetune.sources.jats.licence import LicenceDecision, agree, decide, from_code, from_url
+
+BY = "http://creativecommons.org/licenses/by/4.0/"
+GRANT = "This is an open-access article distributed under the terms of the Creative Commons Attribution License"
+NAMESPACES = 'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:ali="http://www.niso.org/schemas/ali/1.0/"'
+
+
+def article(permissions: str, *, front: str = "", rest: str = "") -> str:
+    return (
+        f"<article {NAMESPACES}><front><article-meta><title-group><article-title>On gout</article-title></title-group>"
+        f"<permissions>{permissions}</permissions>{front}</article-meta></front>{rest}</article>"
+    )
+
+
+def decided(permissions: str, *, front: str = "", rest: str = "") -> LicenceDecision:
+    return decide(etree.fromstring(article(permissions, front=front, rest=rest)))
+
+
+def prose(text: str, attributes: str = "") -> LicenceDecision:
+    return decided(f"<license {attributes}><license-p>{text}</license-p></license>")
+
+
+def test_every_real_article_has_the_licence_that_people_gave_it(shared_data: Path) -> None:
+    names = json.loads((shared_data / "jats" / "LICENCES.json").read_text())
+    assert len(names) == 120
+    for name, licence, _ in names:
+        [root] = parse_articles((shared_data / "jats" / name).read_bytes())
+        decision = decide(root)
+        assert decision.is_open, (name, decision)
+        assert decision.code in licence.partition("(")[0].split("/"), (name, decision)
+        assert may_be_published(decision.licence), (name, decision)
+        if "(text)" not in licence:
+            assert re.search(r"\d\.0$", decision.licence), (name, decision)
+
+
+@pytest.mark.parametrize(
+    ("target", "licence"),
+    [
+        ("http://creativecommons.org/licenses/by/4.0/", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by/4.0", "CC-BY-4.0"),
+        ("https://www.creativecommons.org/licenses/by/2.5/", "CC-BY-2.5"),
+        ("//creativecommons.org/licenses/by/3.0/", "CC-BY-3.0"),
+        ("creativecommons.org/licenses/by/3.0/.", "CC-BY-3.0"),
+        ("HTTP://CreativeCommons.org/Licenses/BY/4.0/", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by/4.0/legalcode", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by/4.0/legalcode.de", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by/4.0/deed.en", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by/4.0/?ref=chooser-v1", "CC-BY-4.0"),
+        ("https://creativecommons.org/licenses/by/3.0/igo/", "CC-BY-3.0-IGO"),
+        ("https://creativecommons.org/licenses/by/3.0/igo/legalcode", "CC-BY-3.0-IGO"),
+        ("http://creativecommons.org/licenses/by/2.0/uk/", "LicenseRef-CC-BY-2.0-UK"),
+        ("http://creativecommons.org/licenses/by-sa/4.0/", "CC-BY-SA-4.0"),
+        ("http://creativecommons.org/licenses/by/", "LicenseRef-CC-BY"),
+        ("http://creativecommons.org/publicdomain/zero/1.0/", "CC0-1.0"),
+        ("https://creativecommons.org/publicdomain/zero/1.0/deed.en", "CC0-1.0"),
+        ("http://creativecommons.org/publicdomain/mark/1.0/", "CC-PDM-1.0"),
+    ],
+)
+def test_the_url_of_an_open_licence_decides(target: str, licence: str) -> None:
+    for decision in (
+        decided(f'<license xlink:href="{target}"/>'),
+        decided(f"<license><ali:license_ref>{target}</ali:license_ref></license>"),
+        prose(f'This article is licensed under <ext-link xlink:href="{target}">these terms</ext-link>.')
+        if "//" in target.lower()
+        else decided(f'<license xlink:href="{target}"/>'),
+    ):
+        assert (decision.is_open, decision.licence) == (True, licence), decision
+        assert may_be_published(decision.licence)
+
+
+@pytest.mark.parametrize(
+    ("target", "licence"),
+    [
+        ("http://creativecommons.org/licenses/by-nc/4.0/", "CC-BY-NC-4.0"),
+        ("http://creativecommons.org/licenses/by-nd/4.0/", "CC-BY-ND-4.0"),
+        ("http://creativecommons.org/licenses/by-nc-nd/4.0/", "CC-BY-NC-ND-4.0"),
+        ("http://creativecommons.org/licenses/by-nc-sa/3.0/igo/", "CC-BY-NC-SA-3.0-IGO"),
+        ("http://creativecommons.org/licenses/by-nc/", "LicenseRef-CC-BY-NC"),
+    ],
+)
+def test_a_licence_with_conditions_is_known_and_not_open(target: str, licence: str) -> None:
+    decision = decided(f'<license xlink:href="{target}"/>')
+    assert (decision.is_open, decision.licence) == (False, licence)
+    assert not may_be_published(decision.licence)
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        (GRANT + ".", "LicenseRef-CC-BY"),
+        (f"This is an open access article under the CC BY license ({BY}).", "CC-BY-4.0"),
+        ("Licensed under CC BY 4.0.", "LicenseRef-CC-BY"),
+        ("CC BY 4.0", "LicenseRef-CC-BY"),
+        (
+            "This article is distributed under the terms of the Creative Commons Attribution License (CC BY). The use, "
+            "distribution or reproduction in other forums is permitted, provided the original author(s) are credited. "
+            "No use, distribution or reproduction is permitted which does not comply with these terms.",
+            "LicenseRef-CC-BY",
+        ),
+        (
+            "This article is licensed under a Creative Commons Attribution 4.0 International License, which permits use, "
+            "even commercially, as long as you give credit and indicate if changes were made. The images or other third "
+            "party material are included in the licence, unless indicated otherwise in a credit line. If material is not "
+            "included in the article’s Creative Commons licence and your use is not permitted by law, you need "
+            f"permission directly from the copyright holder. To view a copy of this licence, visit {BY}. The Creative "
+            "Commons Public Domain Dedication waiver (http://creativecommons.org/publicdomain/zero/1.0/) applies to the "
+            "data made available in this article, unless otherwise stated in a credit line to the data.",
+            "CC-BY-4.0",
+        ),
+        (
+            "This article is distributed under the terms of the Creative Commons Attribution IGO License "
+            "(http://creativecommons.org/licenses/by/3.0/igo/legalcode). In any reproduction of this article there should "
+            "not be any suggestion that WHO endorses products. The use of the WHO logo is not permitted.",
+            "CC-BY-3.0-IGO",
+        ),
+        ("This work is made available under the Creative Commons CC0 public domain dedication.", "CC0-1.0"),
+        ("This article is in the public domain.", "LicenseRef-public-domain"),
+    ],
+)
+def test_a_sentence_that_grants_decides(text: str, licence: str) -> None:
+    decision = prose(text)
+    assert (decision.is_open, decision.licence) == (True, licence), decision
+    assert may_be_published(decision.licence)
+
+
+def test_the_statement_may_stand_where_nlm_2_had_it() -> None:
+    statement = f"<copyright-statement>Copyright: © 2004 Rossi. {GRANT}.</copyright-statement>"
+    assert decided(statement).code == "CC BY"
+    assert decided("", front=statement).code == "CC BY"
+    assert decided("", front=f'<license><p>{GRANT}<ext-link xlink:href="{BY}"/>.</p></license>').licence == "CC-BY-4.0"
+
+
+# None of these is open. Each is a line of its own, so that a rule that lets one slip through is seen.
+LOOK_ALIKES = [
+    f"This article is not {GRANT[11:]}.",
+    "This article is not CC BY.",
+    f"This article is not available under CC BY ({BY}).",
+    "No Creative Commons Attribution License applies to this article.",
+    "Distributed under a licence other than the Creative Commons Attribution License.",
+    "Distributed under terms similar to the Creative Commons Attribution License.",
+    "Published in the spirit of open access under the Creative Commons Attribution License, but barring commercial association.",
+    "You may use it under a licence modelled on the Creative Commons Attribution License.",
+    f"{GRANT} for non-commercial purposes.",
+    f"{GRANT}, which permits unrestricted noncommercial use.",
+    f"{GRANT}, which permits use and distribution in any medium, provided the use is non‐commercial.",
+    f"{GRANT}, provided that no modifications or adaptations are made, for personal use only.",
+    f"{GRANT}-NonCommercial-NoDerivs 4.0.",
+    f"{GRANT}, Non Commercial.",
+    f"{GRANT} (CC BY-NC-ND 4.0).",
+    f"{GRANT} (CC BY NC).",
+    f"This is an open access article under the CC BY-NC license ({BY}).",
+    f"{GRANT} ({BY}) and of http://creativecommons.org/licenses/by-nc-nd/4.0/.",
+    f"{GRANT}. All rights reserved.",
+    f"{GRANT}. No part may be reproduced without permission of the publisher.",
+    f"{GRANT} after an embargo of twelve months.",
+    f"{GRANT} from 2031.",
+    "This article will be distributed under the Creative Commons Attribution License.",
+    f"After six months it is available under a Creative Commons Attribution License ({BY}).",
+    f"Figure 2 is reproduced under the Creative Commons Attribution License ({BY}).",
+    f"The data are licensed under CC BY ({BY}).",
+    f"The accompanying software is licensed under CC BY ({BY}).",
+    f"A preprint of this article is available under CC BY ({BY}).",
+    f"The accepted manuscript is available under CC BY ({BY}).",
+    f"Subscribers only. Parts of this article are under CC BY ({BY}).",
+    f"Read what the Creative Commons Attribution License says at {BY}.",
+    "Authors choose between CC BY and CC BY-NC.",
+    "This is an open access article.",
+    "This is an open access article distributed under a Creative Commons license.",
+    "This is an open access article: http://creativecommons.org/.",
+    "This article is free to read, use and share, provided the source is cited.",
+    "This file is available for text mining. It may also be used consistent with the principles of fair use.",
+    "Users may view, print, copy, download and text and data-mine the content for academic research.",
+    "This article is a U.S. Government work and is in the public domain in the USA.",
+    "This article is in the public domain within the United States; foreign copyright protection may apply.",
+    "This article is not in the public domain.",
+    "© 2020 Elsevier Ltd. All rights reserved.",
+    "Subject to an exclusive license agreement, which permits unrestricted use provided the authors are credited.",
+    "Bajo licencia Creative Commons Attribution (" + BY + "), sin uso comercial.",
+    "TDM",
+    f"{GRANT} or, at the publisher's choice, no licence.",
+]
+TYPOS = [
+    "http://creativecommon.org/licenses/by/4.0/",
+    "http://creativecommons.com/licenses/by/4.0/",
+    "http://creativecommons.org/license/by/4.0/",
+    "http://creativecommons.org/licences/by/4.0/",
+    "http://creativecommons.org/licenses/by/4.0/x",
+    "http://creativecommons.org/licenses/by/40/",
+    "http://creativecommons.org/licenses/by/5.0/",
+    "http://creativecommons.org/licenses/by/4.0/-nc",
+    "http://creativecommons.org/licenses/bync/4.0/",
+    "http://creativecommons.org/licenses/by-/4.0/",
+    "http://creativecommons.org/licenses/by_nc/4.0/",
+    "http://creativecommons.org/licenses/by/nc/4.0/",
+    "http://creativecommons.org/licenses/by-nc-nd-sa/4.0/",
+    "http://creativecommons.org.example.com/licenses/by/4.0/",
+    "http://example.com/creativecommons.org/licenses/by/4.0/",
+    "http://example.com/?u=http://creativecommons.org/licenses/by/4.0/",
+    "http://www.elsevier.com/open-access/userlicense/1.0/",
+    "http://doi.wiley.com/10.1002/tdm_license_1.1",
+    "CC BY-ish",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", LOOK_ALIKES)
+def test_prose_that_looks_open_is_not(text: str) -> None:
+    assert not prose(text).is_open, prose(text)
+    assert not prose(text, 'license-type="open-access"').is_open
+    statement = f"<copyright-statement>© 2020 Rossi. {text}</copyright-statement>"
+    assert not decided(statement).is_open, decided(statement)
+
+
+@pytest.mark.parametrize("target", TYPOS)
+def test_a_url_that_is_not_exactly_a_licence_is_not_open(target: str) -> None:
+    assert from_url(target) is None
+    assert not decided(f'<license xlink:href="{target}"/>').is_open
+    assert not decided(f"<license><ali:license_ref>{target}</ali:license_ref></license>").is_open
+    assert not prose(f'See <ext-link xlink:href="{target}">the licence</ext-link>.').is_open
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        "",
+        "<license/>",
+        '<license license-type="open-access"><license-p>Open access.</license-p></license>',
+        '<license license-type="open-access"/>',
+        f'<license xlink:href="{BY}"/><license xlink:href="http://creativecommons.org/licenses/by-nc/4.0/"/>',
+        f'<license xlink:href="{BY}"/><license><license-p>Reuse needs a contract.</license-p></license>',
+        f'<license xlink:href="{BY}"><ali:license_ref>http://www.springer.com/tdm</ali:license_ref></license>',
+        f'<license xlink:href="{BY}"><license-p>Not for commercial use.</license-p></license>',
+        f'<license xlink:href="{BY}" license-type="CC-BY-NC"/>',
+        f'<license><ali:license_ref content-type="ccbyncndlicense">{BY}</ali:license_ref></license>',
+        f'<copyright-statement>© Elsevier. All rights reserved.</copyright-statement><license xlink:href="{BY}"/>',
+        f'<copyright-statement>© A. CC BY-NC.</copyright-statement><license xlink:href="{BY}"/>',
+    ],
+)
+def test_silence_and_contradiction_are_not_open(permissions: str) -> None:
+    decision = decided(permissions)
+    assert not decision.is_open, decision
+    assert decision.evidence
+
+
+GRANTED = f'<permissions><license xlink:href="{BY}"><license-p>{GRANT}.</license-p></license></permissions>'
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f"<body><fig><caption><p>{GRANT} {BY}</p></caption>{GRANTED}</fig></body>",
+        f"<body><p>{GRANT}.</p></body>",
+        f"<back><ref-list><ref><mixed-citation>{GRANT}. {BY}</mixed-citation></ref></ref-list></back>",
+        f"<sub-article><front-stub>{GRANTED}</front-stub></sub-article>",
+        f"<sub-article><front><article-meta>{GRANTED}</article-meta></front></sub-article>",
+        f"<response><front><article-meta>{GRANTED}</article-meta></front></response>",
+        f"<back><sec><p>{GRANT}</p>{GRANTED}</sec></back>",
+    ],
+)
+def test_a_licence_of_something_else_than_the_article_does_not_count(rest: str) -> None:
+    assert decided("", rest=rest).is_silent
+    assert not decided("<license><license-p>Reuse needs a contract.</license-p></license>", rest=rest).is_open
+
+
+def test_what_is_said_about_a_supplement_or_in_a_note_does_not_count() -> None:
+    assert decided("", front=f"<supplementary-material>{GRANTED}</supplementary-material>").is_silent
+    assert decided("", front=f"<abstract><p>{GRANT}</p></abstract>").is_silent
+
+
+@pytest.mark.parametrize(
+    ("code", "licence"),
+    [
+        ("CC BY", "LicenseRef-CC-BY"),
+        ("cc by", "LicenseRef-CC-BY"),
+        ("CC-BY", "LicenseRef-CC-BY"),
+        ("CC BY-SA", "LicenseRef-CC-BY-SA"),
+        ("CC0", "CC0-1.0"),
+        ("CC BY-NC", "LicenseRef-CC-BY-NC"),
+        ("CC BY-NC-ND", "LicenseRef-CC-BY-NC-ND"),
+    ],
+)
+def test_codes_of_the_metadata(code: str, licence: str) -> None:
+    decision = from_code(code)
+    assert decision.licence == licence
+    assert may_be_published(licence) == decision.is_open == ("N" not in code)
+
+
+@pytest.mark.parametrize(
+    "code", ["TDM", "NO-CC CODE", "", None, 4, "CC BY-NC-BY", "CC", "BY", "CC BY 4.0 but not really"]
+)
+def test_other_codes_are_not_open(code: object) -> None:
+    assert not from_code(code).is_open
+
+
+def test_two_witnesses_must_agree() -> None:
+    by, silent, other = from_code("CC BY"), from_code(None), from_code("TDM")
+    exact = decided(f'<license xlink:href="{BY}"/>')
+    assert agree(exact, by).licence == agree(by, exact).licence == "CC-BY-4.0"
+    assert agree(exact, silent) == agree(silent, exact) == exact
+    for doubtful in (other, from_code("CC BY-NC"), prose("Ask the publisher.")):
+        assert not agree(exact, doubtful).is_open
+        assert not agree(doubtful, exact).is_open
+
+
+@given(
+    st.lists(
+        st.sampled_from([*LOOK_ALIKES, GRANT + ".", BY, "CC BY", "Open access.", "(c) 2020"]), min_size=1, max_size=4
+    )
+)
+def test_no_neighbor_opens_a_closed_statement(texts: list[str]) -> None:
+    closed = [text for text in texts if text in LOOK_ALIKES]
+    restricting = [
+        text for text in closed if re.search(r"commercial|NC|rights reserved|embargo| not ", text, re.IGNORECASE)
+    ]
+    if restricting:
+        assert not prose(" ".join(texts)).is_open
+
+
+@given(st.text(max_size=300))
+def test_any_text_gets_a_decision(text: str) -> None:
+    root = etree.fromstring(article("<license><license-p/></license>"))
+    try:
+        root.find(".//license-p").text = text
+    except ValueError:  # not an XML character
+        return
+    assert decide(root).evidence

@@ -1,0 +1,329 @@
+"""JATS to text: what is read stays in its order, what is no text goes, and no citation or formula glues or doubles words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.sources.jats.article import Article, Options, read_articles, without_elements
+
+MARKS = re.compile("[\ufdd0-\ufdef]")
+NAMESPACES = (
+    'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:mml="http://www.w3.org/1998/Math/MathML" '
+    'xmlns:ali="http://www.niso.org/schemas/ali/1.0/"'
+)
+
+
+def article(body: str, *, front: str = "", back: str = "", attributes: str = "", head: str = "") -> Article:
+    [found] = read_articles(
+        f"{head}<article {NAMESPACES} {attributes}><front><article-meta><title-group><article-title>On gout</article-title>"
+        f"</title-group>{front}</article-meta></front><body>{body}</body>{back}</article>".encode()
+    )
+    return found
+
+
+def text(body: str, **parts: str) -> list[str]:
+    """The paragraphs behind the title."""
+    return article(body, **parts).text.split("\n\n")[1:]
+
+
+def paragraph(content: str) -> str:
+    [found] = text(f"<p>{content}</p>")
+    return found
+
+
+def cite(label: str, number: int = 1) -> str:
+    return f'<xref ref-type="bibr" rid="B{number}">{label}</xref>'
+
+
+def test_title_abstract_sections_and_lists_stand_in_their_order() -> None:
+    found = article(
+        "<sec><label>1</label><title>Methods</title><p>We <italic>asked</italic>\n  people.</p>"
+        "<sec><title>Sample</title><p>Ten.</p></sec></sec>"
+        '<p>Aims:<list list-type="order"><list-item><p>to see</p></list-item>'
+        "<list-item><p>to hear</p><p>and say</p></list-item></list></p>"
+        "<list><list-item><p>one</p></list-item></list>"
+        "<def-list><def-item><term>MIT</term><def><p>a thing</p></def></def-item></def-list>",
+        front="<abstract><sec><title>Aim</title><p>To know.</p></sec></abstract>",
+    )
+    assert found.text.split("\n\n") == [
+        "On gout", "Abstract", "Aim", "To know.", "1 Methods", "We asked people.", "Sample", "Ten.",
+        "Aims:\n1. to see\n2. to hear\nand say", "- one", "MIT: a thing",
+    ]  # fmt: skip
+
+
+def test_what_is_no_text_of_the_article_is_left_out() -> None:
+    found = article(
+        "<sec><title>Results</title><p>Kept.<fn><p>a note</p></fn><xref ref-type='fn'>*</xref></p></sec>"
+        "<sec><title>Conflicts of Interest:</title><p>none</p></sec><sec><title>ACKNOWLEDGEMENTS</title><p>thanks</p></sec>"
+        "<sec sec-type='supplementary-material'><title>Files</title><p>S1</p></sec>"
+        "<sec><title>Author’s contributions</title><p>all</p></sec>"
+        "<sec><title>Figures</title></sec>",
+        back="<back><ack><p>thanks</p></ack><fn-group><fn><p>money</p></fn></fn-group><ref-list><ref><mixed-citation>A book"
+        "</mixed-citation></ref></ref-list><glossary><p>words</p></glossary><notes><p>note</p></notes></back>"
+        "<sub-article><front-stub/><body><p>a review</p></body></sub-article>",
+        front="<contrib-group><contrib><name><surname>Rossi</surname></name></contrib></contrib-group><abstract><p>Short.</p></abstract>"
+        "<abstract abstract-type='graphical'><p>picture</p></abstract><trans-abstract xml:lang='fr'><p>court</p></trans-abstract>"
+        "<abstract xml:lang='de'><p>kurz</p></abstract><kwd-group><kwd>gout</kwd></kwd-group>",
+        attributes="xml:lang='en'",
+    )
+    assert found.text == "On gout\n\nAbstract\n\nShort.\n\nResults\n\nKept."
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (f"Gout hurts [{cite('1')}].", "Gout hurts."),
+        (f"Gout hurts [{cite('1')},{cite('2')}–{cite('5')}], they say.", "Gout hurts, they say."),
+        (f"Gout hurts {cite('[1]')}, {cite('[2]')}.", "Gout hurts."),
+        (f"Gout hurts [{cite('1')}]–[{cite('4')}] much.", "Gout hurts much."),
+        (f"Gout hurts ({cite('1')}, 2, {cite('3')}).", "Gout hurts."),
+        (f"Gout<sup>{cite('1')},{cite('2')}</sup> hurts.", "Gout hurts."),
+        (f"Gout hurts.<sup>{cite('1')}</sup> It swells.", "Gout hurts. It swells."),
+        (f"Gout hurts.{cite('<sup>1</sup>')}<sup>,</sup>{cite('<sup>2</sup>')} It swells.", "Gout hurts. It swells."),
+        (f"Gout hurts[{cite('1')}].It swells.", "Gout hurts. It swells."),
+        (f"gout<sup>{cite('1')}</sup>and pain", "gout and pain"),
+        (f"Rossi et al. [{cite('3')}] found it.", "Rossi et al. found it."),
+        (f"So did Rossi et al. [{cite('3')}].", "So did Rossi et al."),
+        (f"{cite('Rossi et al. (2010)')} found it.", "Rossi et al. found it."),
+        (f"{cite('Rossi')} and {cite('Bianchi, 2010a')} found it.", "Rossi and Bianchi found it."),
+        (f"Rossi et al. ({cite('2010')}) found it.", "Rossi et al. found it."),
+        (f"Gout hurts ({cite('Rossi, 2010')}; {cite('Bianchi et al. 2011')}).", "Gout hurts."),
+        (f"Gout hurts (see also {cite('Rossi, 2010')} and references therein).", "Gout hurts."),
+        (f"Gout hurts ([{cite('63')}] and references therein), it seems.", "Gout hurts, it seems."),
+        (f"Gout hurts (in mice; {cite('Rossi, 2010')}).", "Gout hurts (in mice)."),
+        (f"Gout hurts ({cite('Rossi, 2010')}; in mice).", "Gout hurts (in mice)."),
+        (f"Gout hurts (n = 5; [{cite('2')}]).", "Gout hurts (n = 5)."),
+        (f"It was made as described in [{cite('2')}].", "It was made as described."),
+        (f"It was shown by ref. {cite('2')} too.", "It was shown too."),
+        (f"Before. In [{cite('2')}], mice ran.", "Before. Mice ran."),
+        (f"(By hand, as in [{cite('2')}] before.)", "(By hand, as before.)"),
+        ("Table<xref ref-type='table-fn'>a</xref> (<xref ref-type='fig'>Fig 1</xref>)", "Table (Fig 1)"),
+    ],
+)
+def test_citations_go_and_the_sentence_stays(written: str, read: str) -> None:
+    assert paragraph(written) == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("10<sup>3</sup> cells", "10^3 cells"),
+        ("kg/m<sup>2</sup>", "kg/m^2"),
+        ("Ca<sup>2+</sup>", "Ca^2+"),
+        ("the 1<sup>st</sup> of CO<sub>2</sub>", "the 1st of CO2"),
+        ("log<sub>10</sub>2", "log10 2"),
+        ("101<sub>2</sub>", "101_2"),
+        ("H<sub>2</sub>O", "H2O"),
+        ("a<break/>b", "a b"),
+        ("a ( b ) , c", "a (b), c"),
+    ],
+)
+def test_small_letters_change_no_number(written: str, read: str) -> None:
+    assert paragraph(written) == read
+
+
+def test_a_citation_at_the_beginning_takes_no_neighbor_with_it() -> None:
+    cited = f"<p>In ref. {cite('3')}, mice ran.</p>"
+    assert text(f"<list><list-item><p>one</p></list-item></list>{cited}<p>{cite('4')} Two.</p>") == [
+        "- one",
+        "Mice ran.",
+        "Two.",
+    ]
+
+
+MATH = "<mml:math><mml:mi>{}</mml:mi></mml:math>"
+TEX = (
+    r"<tex-math>\documentclass[12pt]{minimal} \usepackage{amsmath} \begin{document}$$ x_{1} $$\end{document}</tex-math>"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (f"Let <inline-formula>{MATH.format('x')}</inline-formula> be", "Let x be"),
+        (
+            f"Let <inline-formula><alternatives>{TEX}{MATH.format('x')}<inline-graphic/></alternatives></inline-formula> be",
+            "Let x be",
+        ),
+        (f"Let <inline-formula>{TEX}{MATH.format('x')}</inline-formula> be", "Let x be"),
+        (f"Let <inline-formula><alternatives>{TEX}<graphic/></alternatives></inline-formula> be", "Let x_{1} be"),
+        ("Let <inline-formula><inline-graphic/></inline-formula> be", "Let [formula] be"),
+        (f"So<disp-formula><label>(1)</label>{MATH.format('x')}</disp-formula>holds", "So\nx (1)\nholds"),
+    ],
+)
+def test_a_formula_is_written_once(written: str, read: str) -> None:
+    assert paragraph(written) == read
+
+
+@pytest.mark.parametrize(
+    ("math", "read"),
+    [
+        ("<mml:mfrac><mml:mn>1</mml:mn>"
+         "<mml:mrow><mml:mi>a</mml:mi><mml:mo>+</mml:mo><mml:mi>b</mml:mi></mml:mrow></mml:mfrac>", "1/(a + b)"),
+        ("<mml:msup><mml:mi>x</mml:mi><mml:mn>2</mml:mn></mml:msup>", "x^2"),
+        ("<mml:msubsup><mml:mi>x</mml:mi><mml:mi>i</mml:mi><mml:mn>2</mml:mn></mml:msubsup>", "x_i^2"),
+        ("<mml:msqrt><mml:mi>x</mml:mi></mml:msqrt>", "sqrt(x)"),
+        ("<mml:mover><mml:mi>x</mml:mi><mml:mo>¯</mml:mo></mml:mover>", "x̄"),
+        ("<mml:mi>log</mml:mi><mml:mi>x</mml:mi>", "log x"),
+        ("<mml:mi>a</mml:mi><mml:mo>=</mml:mo><mml:mo>−</mml:mo><mml:mi>b</mml:mi>", "a = −b"),
+        ("<mml:mi>a</mml:mi><mml:mo>&#x2062;</mml:mo><mml:mi>b</mml:mi>", "ab"),
+        ("<mml:semantics><mml:mi>x</mml:mi><mml:annotation>twice</mml:annotation></mml:semantics>", "x"),
+        ('<mml:mfenced open="[" close=")" separators=""><mml:mi>a</mml:mi><mml:mo>,</mml:mo>'
+         '<mml:mi>b</mml:mi></mml:mfenced>', "[a, b)"),
+        ("<mml:mfenced><mml:mi>a</mml:mi><mml:mi>b</mml:mi></mml:mfenced>", "(a, b)"),
+    ],
+)  # fmt: skip
+def test_mathml_reads_from_left_to_right(math: str, read: str) -> None:
+    assert paragraph(f"<inline-formula><mml:math>{math}</mml:math></inline-formula>") == read
+
+
+FIGURE = (
+    "<fig><label>Figure 1</label><caption><title>Feet</title><p>Swollen ["
+    + cite("1")
+    + "].</p></caption><graphic/></fig>"
+)
+TABLE = (
+    "<table-wrap><label>Table 1.</label><caption><p>People</p></caption><table><thead><tr><th>sex</th><th>n</th></tr></thead>"
+    "<tbody><tr><td>f</td><td>5 <xref ref-type='table-fn'>a</xref></td></tr></tbody></table>"
+    "<table-wrap-foot><fn><p>a: adults</p></fn></table-wrap-foot></table-wrap>"
+)
+
+
+def test_captions_and_tables_are_a_choice() -> None:
+    content = f"<article {NAMESPACES}><front/><body><p>One{FIGURE} sentence.</p>{TABLE}</body></article>".encode()
+
+    def found(**options: bool) -> list[str]:
+        return read_articles(content, Options(**options))[0].text.split("\n\n")
+
+    assert found() == ["One sentence.", "Figure 1. Feet. Swollen.", "Table 1. People"]
+    assert found(captions=False) == ["One sentence."]
+    assert found(captions=False, tables=True) == ["One sentence.", "sex\tn\nf\t5", "a: adults"]
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "found"),
+    [
+        ('<article-id pub-id-type="pmc">13900</article-id>', "PMC13900"),
+        ('<article-id pub-id-type="pmc">PMC13900</article-id>', "PMC13900"),
+        (
+            '<article-id pub-id-type="pmcid">PMC13900.2</article-id><article-id pub-id-type="doi">10.1/X</article-id>',
+            "PMC13900",
+        ),
+        ('<article-id pub-id-type="doi">10.1/X</article-id>', "10.1/x"),
+        ('<article-id pub-id-type="pmid">7</article-id>', "PMID:7"),
+        ('<article-id pub-id-type="pmc">none</article-id>', ""),
+    ],
+)
+def test_identifiers_have_one_spelling(identifiers: str, found: str) -> None:
+    assert article("", front=identifiers).document_id == found
+
+
+def test_notices_and_retracted_articles_are_told() -> None:
+    assert article("", attributes='article-type="retraction"').notice == "retraction"
+    assert article("", attributes='article-type="correction"').notice == "correction"
+    assert article("", attributes='article-type="research-article"').notice == ""
+    assert article("", front='<related-article related-article-type="retraction-forward"/>').is_retracted
+    assert not article("", front='<related-article related-article-type="correction-forward"/>').is_retracted
+    [found] = read_articles(
+        b"<article><front><article-meta><title-group><article-title>RETRACTED: On gout</article-title></title-group>"
+        b"</article-meta></front></article>"
+    )
+    assert found.is_retracted
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "",
+        '\n <?xml version="1.0" encoding="UTF-8"?>\n',
+        '<!DOCTYPE article PUBLIC "-//NLM//DTD Journal Publishing DTD v2.3 20070202//EN" "journalpublishing.dtd">',
+        '<!DOCTYPE article PUBLIC "-//NLM//DTD JATS (Z39.96) v1.4//EN" "http://dtd.nlm.nih.gov/JATS.dtd"><?properties open_access?>',
+    ],
+)
+def test_a_doctype_makes_no_difference(head: str) -> None:
+    found = article("<p>a<!-- no --><?no no?>b &#945;</p>", head=head)
+    assert found.text == "On gout\n\nab α"
+
+
+def test_characters_by_name_are_read_where_a_dtd_declares_them() -> None:
+    found = article(
+        "<p>&alpha;-blockers &lt; 5&thinsp;mg<italic>&beta;</italic>&mdash;</p>",
+        head='<!DOCTYPE article SYSTEM "jats.dtd">',
+    )
+    assert found.text == "On gout\n\nα-blockers < 5 mgβ—"
+
+
+def test_namespaces_and_wrappers_of_the_services_are_read() -> None:
+    inner = "<front><article-meta/></front><body><p>text</p></body>"
+    wrapped = f'<OAI-PMH xmlns="urn:oai"><record><article xmlns="https://jats.nlm.nih.gov/ns/">{inner}</article></record></OAI-PMH>'
+    assert [found.text for found in read_articles(wrapped.encode())] == ["text"]
+    several = f"<pmc-articleset><article>{inner}</article><article>{inner}</article></pmc-articleset>"
+    assert [found.text for found in read_articles(several.encode())] == ["text", "text"]
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        (b"a<ref-list id='1'>\n<ref/>\n</ref-list>b<ref-list></ref-list>c", b"a\n\nbc"),
+        (b"a<ref-list><ref-list></ref-list></ref-list>b", None),
+        (b"<!-- <ref-list> -->a</ref-list>", None),
+        (b"<![CDATA[<ref-list>]]>a</ref-list>", None),
+        (b"<?x <ref-list> ?>a</ref-list>", None),
+        (b"<ref-list><!-- </ref-list> -->a</ref-list>", None),
+        (b"<ref-list-x>a</ref-list-x>", None),
+        (b"a<ref-list>b", None),
+    ],
+)
+def test_reference_lists_are_cut_only_where_they_are_nothing_else(content: bytes, left: bytes | None) -> None:
+    assert without_elements(content, b"ref-list") == (content if left is None else left)
+
+
+def test_the_real_articles_come_out_clean(shared_data: Path) -> None:
+    for path in sorted((shared_data / "jats").glob("*ml")):
+        [found] = read_articles(path.read_bytes())
+        assert len(found.text) > 400, path.name
+        assert not MARKS.search(found.text), path.name
+        assert "()" not in found.text.replace("f()", "")
+        assert "[]" not in found.text
+        assert "\n\n\n" not in found.text
+        assert "  " not in found.text
+        for wrong in ("documentclass", "begin{document}", "xmlns", "</", " ,", "[,", "(,", "(;"):
+            assert wrong not in found.text, (path.name, wrong)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "gout",
+                " ",
+                "(",
+                ")",
+                "[",
+                "]",
+                ",",
+                ";",
+                ".",
+                "see ",
+                "in ",
+                "et al. ",
+                cite("1"),
+                cite("Rossi 2010"),
+                "<sup>2</sup>",
+            ]
+        ),
+        max_size=14,
+    )
+)
+def test_no_order_of_citations_breaks_the_text(parts: list[str]) -> None:
+    found = article(f"<p>start {''.join(parts)} end</p>").text.split("\n\n", 1)[1]
+    assert found.startswith("start")
+    assert found.endswith("end")
+    assert found.count("gout") == parts.count("gout")
+    assert not MARKS.search(found)
+    assert "  " not in found
