@@ -35,7 +35,7 @@ from finetune.data_card import Tally, data_card, inputs_sha256, notice, readme, 
 from finetune.figure import figure
 from finetune.licences import needs_permission
 from finetune.records import Split
-from finetune.selection import Selection, in_order, select
+from finetune.selection import Selection, evaluation_files, in_order, select
 from finetune.sources import SourceRequest, load_source, parse
 from finetune.splitting import SPLIT_CODES, SPLITS
 from finetune.writing import write_split
@@ -62,9 +62,11 @@ def prepare(config: PrepareConfig) -> StageResult:
     inputs = [load_source(request.kind).inputs(request) for request in requests]
     _require_replaceable(config.output_dir, [file for files in inputs for file in files])
     _require_permission(requests, config)
-    for name in config.decontaminate:
-        if not Path(name).is_file():
-            raise InputError(f"{name} does not exist", hint="--decontaminate takes the files that eval measures")
+    if others := evaluation_files(config)[1]:
+        progress.message(
+            f"warning: training is not compared with {', '.join(others)}: only JSONL files are; give their files as "
+            "--source too, or as --decontaminate FILE.jsonl"
+        )
     tallies = [
         Tally(request, load_source(request.kind), inputs_sha256(files))
         for request, files in zip(requests, inputs, strict=True)
@@ -139,7 +141,7 @@ def _work_folder(config: PrepareConfig, tallies: list[Tally]) -> Path:
     decided_by = {
         "config": {key: value for key, value in as_json(config).items() if key not in ("output_dir", "workers")},
         "inputs": [tally.sha256 for tally in tallies],
-        "evaluation_sets": [inputs_sha256([Path(name)]) for name in config.decontaminate],
+        "evaluation_sets": [inputs_sha256([path]) for path in evaluation_files(config)[0]],
         "code": code_sha256(BY_NAME["prepare"]),
     }
     state = {"sha256": hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()}

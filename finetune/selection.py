@@ -109,9 +109,23 @@ def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, wo
     return overlapping
 
 
+def evaluation_files(config: PrepareConfig) -> tuple[list[Path], list[str]]:
+    """The JSONL files among the tasks of eval (FILE, or NAME:FILE), and the tasks that cannot be compared with."""
+    files, others = [], []
+    for task in config.decontaminate:
+        path = Path(task) if Path(task).is_file() else Path(task.partition(":")[2] or task)
+        if path.suffix != ".jsonl":
+            others.append(task)
+            continue
+        if not path.is_file():
+            raise InputError(f"{path} does not exist", hint="--decontaminate takes the files that eval measures")
+        files.append(path)
+    return files, others
+
+
 def _evaluated_items(config: PrepareConfig, corpus: Corpus, selection: Selection) -> Iterator[Item]:
     """What will be measured: the evaluation sets that are named, and the multiple-choice items of the sources."""
-    for path in map(Path, config.decontaminate):
+    for path in evaluation_files(config)[0]:
         found = [item_of(record, path.name, place.rpartition(":")[2]) for place, record in read_jsonl(path)]
         if not any(found):
             raise InputError(
