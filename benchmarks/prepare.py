@@ -30,7 +30,7 @@ from finetune.sources import SourceRequest, load_source
 from finetune.sources.jats import read_file
 
 ROUNDS = 5
-REPEATS = 20  # of the whole folder, where scaling is measured: starting a process is not what counts
+REPEATS = 5  # of the whole folder, where scaling is measured: starting a process is not what counts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

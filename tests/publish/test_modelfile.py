@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medllama.errors import InputError
@@ -25,12 +25,14 @@ def commands() -> st.SearchStrategy[Command]:
     return plain | parameter | message
 
 
+@settings(deadline=None)
 @given(st.lists(commands()), st.lists(st.text(st.characters(codec="ascii", exclude_categories=("C",)))))
 def test_what_is_written_reads_back(given_commands: list[Command], comments: list[str]) -> None:
     expected = [FROM, *given_commands]
     assert read_modelfile(write_modelfile(expected, comments)) == expected
 
 
+@settings(deadline=None)
 @given(ANY_TEXT)
 def test_a_value_is_written_exactly_or_refused(text: str) -> None:
     commands = [FROM, Command("template", text)]

@@ -129,7 +129,7 @@ def _without_pointing(before: str, after: str, consumed: int) -> tuple[str, str,
     if pointing is None:
         return "", before, consumed
     kept = words[: pointing.end(1)].rstrip()
-    begins_sentence = not kept or kept[-1] in ".?!" + PARAGRAPH + LINE
+    begins_sentence = not kept or (kept[-1] in ".?!" + PARAGRAPH + LINE and not kept.endswith("al."))
     if begins_sentence:
         comma = re.match(r"\s*,\s*", after[consumed:])
         if comma is None:  # "In [3] mice ran" is no better without its "In"

@@ -233,7 +233,7 @@ def test_a_compressed_file_is_read_no_further_than_allowed(tmp_path: Path) -> No
     assert found.reason == "file too large"
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_change_of_bytes_is_more_than_an_error_with_a_reason(data: st.DataObject) -> None:
     content = bytearray(ARTICLE.replace("Gout hurts", "Gout <sup>1</sup><inline-formula/> &lt;").encode())

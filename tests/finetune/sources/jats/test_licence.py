@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -317,6 +317,7 @@ def test_two_witnesses_must_agree() -> None:
         assert not agree(doubtful, exact).is_open
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([*LOOK_ALIKES, GRANT + ".", BY, "CC BY", "Open access.", "(c) 2020"]), min_size=1, max_size=4
@@ -331,6 +332,7 @@ def test_no_neighbor_opens_a_closed_statement(texts: list[str]) -> None:
         assert not prose(" ".join(texts)).is_open
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_gets_a_decision(text: str) -> None:
     root = etree.fromstring(article("<license><license-p/></license>"))

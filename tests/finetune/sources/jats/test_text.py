@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.sources.jats.article import Article, Options, read_articles, without_elements
@@ -296,6 +296,7 @@ def test_the_real_articles_come_out_clean(shared_data: Path) -> None:
             assert wrong not in found.text, (path.name, wrong)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -323,7 +324,7 @@ def test_the_real_articles_come_out_clean(shared_data: Path) -> None:
 def test_no_order_of_citations_breaks_the_text(parts: list[str]) -> None:
     found = article(f"<p>start {''.join(parts)} end</p>").text.split("\n\n", 1)[1]
     assert found.startswith("start")
-    assert found.endswith("end")
+    assert found.endswith(("end", "End"))  # "In [3], end" becomes "End"
     assert found.count("gout") == parts.count("gout")
     assert not MARKS.search(found)
     assert "  " not in found
