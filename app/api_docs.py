@@ -13,6 +13,7 @@ STYLE = """
   :root { color-scheme: light dark; }
   body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
   code, pre { font-family: ui-monospace, monospace; font-size: 0.9rem; }
+  h2 code { font-size: 1.2rem; }
   pre { padding: 0.75rem; overflow-x: auto; border: 1px solid #8888; border-radius: 6px; }
   table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
   th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.5rem; border-bottom: 1px solid #8884; }
@@ -50,7 +51,7 @@ def _route(path: str, method: str, route: dict[str, Any], schema: dict[str, Any]
     return f"""<section><h2><code>{method.upper()} {escape(path)}</code></h2>
 <p>{escape(route["summary"])}. {escape(route.get("description", ""))}</p><pre>{escape(command)}</pre>
 {_table("The request", body, schema)}{_table("The answer", answer, schema)}
-<h3>Errors</h3><table>{errors}</table></section>"""
+{f"<h3>Errors</h3><table>{errors}</table>" if errors else ""}</section>"""
 
 
 def _fields(reference: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import gradio
 
 from app import render
+from app.config import MOST_SEED
 from app.desk import AT_ONCE, LONG, MOST_QUESTION_CHARACTERS, MOST_TURNS, QUIET, Desk, messages, told, warn
 from app.differences import differences_html
 from app.engine import Waiting
@@ -111,7 +112,7 @@ class ConversationTab:
         if temperature == 0:
             gradio.Info("At temperature 0 the answer stays the same. The settings have the temperature.")
         _, question, *rest = self.begin(turns[-1].question, turns[:-1], picked, request)
-        return [turns[:-1], int(seed or 0) + 1, question, *rest]
+        return [turns[:-1], (int(seed or 0) + 1) % (MOST_SEED + 1), question, *rest]
 
     async def answer(
         self, turns: tuple[Turn, ...], asked: str, picked: int, system: str, temperature: float, top_p: float,

@@ -77,7 +77,7 @@ def waiting_html(question: str, voices: Sequence[Speaker], ahead: int = 0) -> st
 def empty_html(voices: Sequence[Speaker]) -> str:
     """The page before the first question."""
     cards = "".join(_card(voice, '<p class="pending">Ask a question above.</p>', "") for voice in voices)
-    return f'<section class="turn"><div class="answers">{cards}</div></section>'
+    return f'<section class="turn"><h2 class="hidden">Answers</h2><div class="answers">{cards}</div></section>'
 
 
 def earlier_html(turns: Sequence[Turn], voices: Sequence[Speaker]) -> str:

@@ -41,6 +41,7 @@ def serve(config: AppConfig) -> StageResult:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         application = build(Engine(voices, max_seconds=config.max_seconds), config, password)
         progress.message(f"{', '.join(voice.name for voice in voices)}: {url}  (Ctrl-C ends)")
+        progress.message(f"its API is described at {url}docs")
         if password is not None:
             progress.message(f"user {USER}, password as in {config.password_file}; it crosses the network unencrypted")
         with contextlib.suppress(KeyboardInterrupt):

@@ -19,7 +19,7 @@ from medllama import progress
 from medllama.chat import Chat, Message
 from medllama.errors import InputError, MedllamaError, ResourceError
 from medllama.gguf_metadata import read_gguf_metadata
-from medllama.llamacpp import Context, Model
+from medllama.llamacpp import Context, LlamaCppError, Model
 
 # llama.cpp computes a prompt about as fast in batches of 256 as of 512, in half the memory: each voice has its own.
 BATCH_TOKENS = 256
@@ -125,7 +125,7 @@ def open_voices(
     with contextlib.ExitStack() as opened:
         voices = Voices()
         try:
-            voices.extend(open_together(opened, files, adapter, names[-1], threads))
+            voices.extend(open_together(opened, files, adapter, names[-1], threads, may_be_missing=may_be_missing))
         except ResourceError as error:
             if len(files) < 2:
                 raise
@@ -157,15 +157,29 @@ def look_at(
 
 
 def open_together(
-    opened: contextlib.ExitStack, files: Sequence[File], adapter: Path | None, adapter_name: str, threads: int | None
-) -> list[Voice]:
+    opened: contextlib.ExitStack,
+    files: Sequence[File],
+    adapter: Path | None,
+    adapter_name: str,
+    threads: int | None,
+    *,
+    may_be_missing: bool,
+) -> list[Askable]:
     """All of them in memory. Raises ResourceError where they do not fit, and leaves nothing open then."""
     paths = [file.path for file in files] + ([adapter] if adapter else [])
     require_memory(sum(path.stat().st_size for path in paths), "the models")
+    voices: list[Askable] = []
     with contextlib.ExitStack() as trying:
-        voices = [open_voice(trying, file, threads) for file in files]
+        for file in files:
+            try:
+                voices.append(open_voice(trying, file, threads))
+            except LlamaCppError as error:
+                if len(files) == 1 or not may_be_missing:
+                    raise
+                voices.append(MissingVoice(file.name, error))
         if adapter is not None:
             base = voices[0]
+            assert isinstance(base, Voice), "an adapter comes with one file, and that file is open"
             lora = base.model.load_adapter(adapter)
             voices.append(on_model(trying, replace(files[0], name=adapter_name), base.model, lora))
         opened.push(trying.pop_all())

@@ -264,6 +264,40 @@ def test_who_goes_away_makes_room_at_once(embedded: list[Path]) -> None:
                 time.sleep(0.05)
 
 
+def test_twenty_people_at_once_are_all_answered(server: Server) -> None:
+    answers: list[httpx.Response] = []
+
+    def ask(client: httpx.Client, who: int) -> None:
+        body = {"messages": [{"role": "user", "content": f"{who}: what is gout?"}], "max_tokens": 8}
+        answers.append(client.post("/compare", json=body))
+
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        people = [threading.Thread(target=ask, args=(client, who)) for who in range(20)]
+        for person in people:
+            person.start()
+        for person in people:
+            person.join()
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert all(it["stop"] in ("end", "length") for answer in answers for it in answer.json()["answers"])
+
+
+def test_an_adapter_is_a_second_model(random_ggufs: dict[str, Path]) -> None:
+    given = (
+        "--model",
+        str(random_ggufs["base"]),
+        "--adapter-gguf",
+        str(random_ggufs["adapter"]),
+        "--context-tokens",
+        "256",
+    )
+    with served(*given) as server:
+        asked = {"messages": [{"role": "user", "content": "Gout?"}], "max_tokens": 16}
+        base, adapted = httpx.post(f"{server.url}compare", json=asked, timeout=60).json()["answers"]
+        assert (base["model"], adapted["model"]) == (random_ggufs["base"].stem, random_ggufs["adapter"].stem)
+        assert base["text"] != adapted["text"]
+        assert "not the certified merged file" in httpx.get(f"{server.url}config").text
+
+
 def test_a_full_line_is_told_to_come_back(embedded: list[Path]) -> None:
     """The fifth question of one person, where four may wait, and the end of a time limit."""
     short = "from app import line\nimport functools\nline.Line = functools.partial(line.Line, most_of_one=4)\n"

@@ -44,7 +44,7 @@ def test_the_scores_of_four_are_the_likeliest() -> None:
     random.seed(0)
     names = ["a", "b", "c", "d"]
     pairs = [
-        Versus(one, other, random.randint(0, 9), random.randint(0, 9), random.randint(0, 3), 0)
+        Versus(one, other, random.randint(0, 9), random.randint(0, 9), random.randint(0, 3), random.randint(0, 3))
         for place, one in enumerate(names)
         for other in names[place + 1 :]
     ]
@@ -54,7 +54,7 @@ def test_the_scores_of_four_are_the_likeliest() -> None:
         score = dict(zip(names, [0.0, *values], strict=True))
         lost = 0.0
         for it in pairs:
-            half = 0.5 + it.tied / 2
+            half = 0.5 + (it.tied + it.both_bad) / 2
             difference = score[it.model] - score[it.other]
             lost += (it.won + half) * math.log1p(math.exp(-difference)) + (it.lost + half) * math.log1p(
                 math.exp(difference)

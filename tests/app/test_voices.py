@@ -13,7 +13,7 @@ from app.voices import VoiceInTurn, Voices, distinct, open_voices
 from convert.config import ConvertConfig
 from convert.convert import convert
 from medllama.errors import InputError, ResourceError
-from medllama.llamacpp import Model
+from medllama.llamacpp import LlamaCppError, Model
 
 QUESTION = [{"role": "user", "content": "What does gout do to the joints?"}]
 SHORT = Sampling(max_tokens=24)
@@ -105,6 +105,25 @@ def test_one_model_that_is_missing_says_so_and_the_others_answer(random_ggufs: d
     with pytest.raises(InputError, match="does not exist"), open_voices(paths, context_tokens=256):
         pass
     with pytest.raises(InputError), open_voices([tmp_path / "no.gguf"], context_tokens=256, may_be_missing=True):
+        pass
+
+
+def test_one_model_that_llama_cpp_refuses_says_so_and_the_others_answer(
+    random_ggufs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Model.__init__
+
+    def refusing(self: Model, path: Path, **given: Any) -> None:
+        if path == random_ggufs["merged"]:
+            raise LlamaCppError("refused by the test", hint="verify it")
+        real(self, path, **given)
+
+    monkeypatch.setattr(Model, "__init__", refusing)
+    paths = [random_ggufs["base"], random_ggufs["merged"]]
+    with open_voices(paths, context_tokens=256, threads=1, may_be_missing=True) as voices:
+        base, refused = answers_of(voices)
+        assert (base.tokens > 0, refused.error) == (True, "refused by the test. verify it.")
+    with pytest.raises(LlamaCppError), open_voices(paths, context_tokens=256, threads=1):
         pass
 
 
