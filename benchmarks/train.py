@@ -94,7 +94,8 @@ def synchronize() -> None:
 def make_records(load: str, tokens: int, max_length: int, vocabulary: int, seed: int = 0) -> list[TokenizedRecord]:
     """Random records of at least `tokens` together."""
     draw = random.Random(seed)
-    records, made = [], 0
+    records: list[TokenizedRecord] = []
+    made = 0
     while made < tokens:
         length = max_length
         if load == "medquad":

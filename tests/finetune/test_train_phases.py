@@ -20,7 +20,7 @@ from finetune.metrics import has_exploded
 from finetune.phases import choose_attention
 from finetune.train import train
 from finetune.train_config import TrainConfig
-from finetune.trainer import AdapterTrainer
+from finetune.trainer import AdapterTrainer, require_device_for
 from finetune.training_data import open_base, read_phases
 from medllama.config import build
 from medllama.errors import InputError, RecipeError, ResourceError, UnsupportedError
@@ -173,6 +173,13 @@ def test_what_needs_a_gpu_is_refused_on_a_cpu(folder: Path, field: str, asked: A
     with pytest.raises(UnsupportedError, match=f"{named} needs a CUDA GPU") as caught:
         train(config(folder, "refused", **{field: asked}))
     assert caught.value.hint
+
+
+def test_several_gpus_without_a_launcher_are_told_how_to_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(InputError, match="4 GPUs are here, and one process uses one") as caught:
+        require_device_for(config(folder, "refused"))
+    assert "accelerate launch --multi_gpu --num_processes 4" in caught.value.hint
 
 
 # ---------------------------------------------------------------------------------------------------------------- safe
