@@ -26,6 +26,7 @@ from finetune.train_config import TrainConfig
 from finetune.trainer import AdapterTrainer, total_steps, trainer_arguments
 from finetune.training_data import CheckedBase, Phase
 from medllama import progress
+from medllama.errors import UnsupportedError
 from medllama.files import atomic_directory, read_json, write_json
 from medllama.rundir import is_main_process
 
@@ -71,9 +72,10 @@ class Training:
             figures: dict[str, Any] = read_json(finished / "phase.json")
         else:
             figures = self._train(name, phase, scratch)
+            weights = self.whole_weights()  # every process takes part
             if self.is_main:
                 with atomic_directory(finished) as partial:
-                    save_file(self._adapter(), partial / "adapter.safetensors")
+                    save_file(self._adapter(weights), partial / "adapter.safetensors")
                     write_json(partial / "phase.json", figures)
         self.steps += figures["steps"]
         self.tokens = figures["trained_tokens"]
@@ -135,16 +137,18 @@ class Training:
             split: measure(model, data.records, f"{whose} on {split}").as_json() for split, data in held_out.items()
         }
 
-    def weights(self) -> dict[str, torch.Tensor] | None:
+    def whole_weights(self) -> dict[str, torch.Tensor] | None:
         """With FSDP the whole adapter, put together from all processes; else None, and the model has it."""
         if self.trainer is None or not self.trainer.is_fsdp_enabled:
             return None
         weights: dict[str, torch.Tensor] = self.trainer.accelerator.get_state_dict(self.trainer.model_wrapped)
         return weights
 
-    def _adapter(self) -> dict[str, torch.Tensor]:
-        parameters = self.model.named_parameters()
-        return {name: weight.detach().cpu().contiguous() for name, weight in parameters if weight.requires_grad}
+    def _adapter(self, weights: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """What was trained, by the model's own names."""
+        parameters = dict(self.model.named_parameters())
+        trained = [name for name, weight in parameters.items() if weight.requires_grad]
+        return {name: (weights or parameters)[name].detach().cpu().contiguous() for name in trained}
 
     def _load_adapter(self, path: Path) -> None:
         self.model.load_state_dict(load_file(path), strict=False)
@@ -175,7 +179,5 @@ def apply_liger(model: Any) -> None:
     try:
         from liger_kernel.transformers import apply_liger_kernel_to_llama
     except ImportError:
-        from medllama.errors import UnsupportedError
-
         raise UnsupportedError("liger needs liger-kernel", hint='pip install "medllama[gpu]"') from None
     apply_liger_kernel_to_llama(cross_entropy=False, fused_linear_cross_entropy=False, model=model)

@@ -92,8 +92,9 @@ def _train(
         before = training.losses(held_out, "the base", adapter=False)
         finished = {name: training.run(name, phase) for name, phase in phases.items()}
         after = training.losses(held_out, "the tuned model", adapter=True)
+        weights = training.whole_weights()
         if folder is not None:
-            save_adapter(training.model, tokenizer, folder, base_model=config.base_model, weights=training.weights())
+            save_adapter(training.model, tokenizer, folder, base_model=config.base_model, weights=weights)
             checkpoints.collect_logs(list(phases), folder)
 
     last = list(finished.values())[-1]

@@ -114,12 +114,10 @@ class TrainConfig:
             found.append("reporters: name them; all would send the run to every service that is installed here")
         if "none" in self.reporters and len(self.reporters) > 1:
             found.append("reporters: none stands alone")
-        if self.attention == "documents" and not all(phase.packing for phase in self.in_phases_or_self(wrong_phases)):
+        phases = [] if wrong_phases else self.in_phases().values()
+        if self.attention == "documents" and not all(phase.packing for phase in phases):
             found.append("attention: documents is for packed rows; add packing, or choose auto")
         return found
-
-    def in_phases_or_self(self, wrong_phases: list[str]) -> list[TrainConfig]:
-        return [self] if wrong_phases else list(self.in_phases().values())
 
     def _problems_of_phases(self) -> list[str]:
         found = []

@@ -14,6 +14,7 @@ processes stay Transformers' own.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def require_device_for(config: TrainConfig) -> None:
         for what, is_asked in needs_gpu.items():
             if is_asked:
                 raise UnsupportedError(f"{what} needs a CUDA GPU, and there is none here", hint="leave it out")
+    if (number := torch.cuda.device_count()) > 1 and os.environ.get("WORLD_SIZE", "1") == "1":
+        raise InputError(
+            f"{number} GPUs are here, and one process uses one",
+            hint=f"accelerate launch --multi_gpu --num_processes {number} -m medllama train ..., or CUDA_VISIBLE_DEVICES=0",
+        )
     for name in config.reporters:
         if name not in (*INTEGRATION_TO_CALLBACK, "none"):
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
