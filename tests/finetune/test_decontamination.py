@@ -150,7 +150,9 @@ def test_in_a_run_what_eval_measures_leaves_training(tmp_path: Path) -> None:
     assert (config.tokenizer, config.chunk_tokens) == ("base", 77)
 
 
-def test_tasks_that_are_no_jsonl_are_said_not_to_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_that_are_no_jsonl_are_said_not_to_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_jsonl(tmp_path / "c.jsonl", chats(("q", "a")))
     exam = write_jsonl(tmp_path / "exam.jsonl", [{"question": LONG, "options": {"A": "Gout", "B": "Mumps"}}])
     tasks = ("mmlu-medical", "medmcqa:dev.json", f"medqa:{exam}")

@@ -146,7 +146,9 @@ def test_variants_of_lora_train_and_load_in_peft(folder: Path, variant: dict[str
 def test_compiling_is_asked_of_transformers(folder: Path) -> None:
     """Only that: a compiled training has not been run to its end (docs/training.md)."""
     for asked in (False, True):
-        with patch.dict(os.environ):  # Transformers tells Accelerate by variables, which would compile the next training too
+        with patch.dict(
+            os.environ
+        ):  # Transformers tells Accelerate by variables, which would compile the next training too
             arguments = trainer_arguments(
                 config(folder, "unused", compile=asked), steps=4, dtype=torch.float32, scratch=folder, validates=False
             )
