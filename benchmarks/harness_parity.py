@@ -67,7 +67,12 @@ def harness(base_model: Path, task: Task) -> list[list[float]]:
             files = {split: str(path) for split in ("train", "validation", "test", "dev")}
             included = own / ("mmlu/default" if name.startswith("mmlu") else task.benchmark)
             included /= f"{task.benchmark if task.benchmark in HARNESS else name}.yaml"
-            changed = {"include": str(included), "task": here, "dataset_path": "json", "dataset_name": None}
+            changed: dict[str, Any] = {
+                "include": str(included),
+                "task": here,
+                "dataset_path": "json",
+                "dataset_name": None,
+            }
             changed |= {"dataset_kwargs": {"data_files": files}}
             (Path(temporary) / f"{here}.yaml").write_text(json.dumps(changed), encoding="utf-8")
             manager = TaskManager(include_path=temporary)
@@ -92,7 +97,7 @@ def compare(base_model: Path, gguf: Path, name: str, limit: int | None = None) -
     task = open_task(name)
     items = ours(gguf, name)
     known = {item["id"] for item in items}
-    records = [record for record in task.records if record.record_id in known][:limit]
+    records = [it for it in task.records if isinstance(it, Question) and it.record_id in known][:limit]
     theirs = harness(base_model, dataclasses.replace(task, records=tuple(records)))
     differences, flips, right = [], [], 0
     for item, values in zip(items, theirs, strict=False):

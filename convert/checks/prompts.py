@@ -109,7 +109,9 @@ def _cause(stored: str, template: str) -> str:
     if stored == template:
         return "the template is right, and llama.cpp tokenizes what it renders otherwise: see the tokenizer check"
     if template == GUARD + stored:
-        return "Ollama could take this chat template for one that it knows: the guard before it is missing, convert again"
+        return (
+            "Ollama could take this chat template for one that it knows: the guard before it is missing, convert again"
+        )
     at = next((i for i, pair in enumerate(zip(stored, template, strict=False)) if pair[0] != pair[1]), 0)
     shown, right = stored[at : at + 24], template[at : at + 24]
     return f"the file's chat template is another one: from character {at} {shown!r} where {right!r} is right"

@@ -68,7 +68,9 @@ def test_texts_are_told_apart() -> None:
     """A run does not go from the end of one text into the next, and each finding is of its own text."""
     words = LONG.split()
     index = EvaluationIndex.of([item(LONG), item(TWELVE)])
-    assert index.overlaps([" ".join(words[:11]), " ".join(words[11:])]) == {}  # 11 and 12 words, 23 if they were one text
+    assert (
+        index.overlaps([" ".join(words[:11]), " ".join(words[11:])]) == {}
+    )  # 11 and 12 words, 23 if they were one text
     found = index.overlaps(["", "nothing", TWELVE, "x y z", f"so {LONG}", ""])
     assert {number: match.item.question for number, match in found.items()} == {2: TWELVE, 4: LONG}
     assert found[4].words == " ".join(LONG.lower().split()[:13])
