@@ -6,6 +6,7 @@ The usual loop is llama-cpp-python's `reset(); eval()` with one full prompt per 
 letters behind five examples; and llama.cpp's own batched speed on a prompt of 512 tokens (llama-bench's pp512) beside the tokens a
 second of ours. Items that are chosen otherwise are listed with their margins; only those under 0.5 nats are excused.
 
+Times are CPU seconds of this process, all threads together, so that other work on the same cores does not count.
 The usual loop takes minutes: with `--usual-items` it asks fewer of the items, and the ratio is of the mean times of an item.
 Weights stay in the file's layout on both sides (medllama/llamacpp.py says why).
 """
@@ -96,7 +97,7 @@ def usual_loop(gguf: Path, prompts: Sequence[Answers], threads: int) -> tuple[li
         logits_all=not is_last,
         verbose=False,
     )
-    started, found = time.perf_counter(), []
+    started, found = time.process_time(), []
     for answers in prompts:
         sums = []
         for answer in answers:
@@ -110,7 +111,7 @@ def usual_loop(gguf: Path, prompts: Sequence[Answers], threads: int) -> tuple[li
             rows = llama.scores
             sums.append(sum(float(rows[it - 1][answer.labels[it]]) - log_sum_exp(rows[it - 1]) for it in wanted))
         found.append(sums)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     llama.close()
     c.llama_cpp.llama_model_default_params = original
     return found, seconds
@@ -120,11 +121,11 @@ def compare(gguf: Path, prepared: Prepared, usual_items: int, threads: int) -> d
     """Both ways on the same items: seconds an item, their ratio, and the items chosen otherwise."""
     prompts = prepared.prompts
     with Model(gguf, threads=threads) as model:
-        started = time.perf_counter()
+        started = time.process_time()
         ours = [
             [float(values.sum()) for values in answers] for answers in score(model, prompts, "ours", prepared.families)
         ]
-        our_seconds = (time.perf_counter() - started) / len(prompts)
+        our_seconds = (time.process_time() - started) / len(prompts)
     theirs, seconds = usual_loop(gguf, prompts[:usual_items], threads)
     their_seconds = seconds / len(theirs)
     flips = []
@@ -156,9 +157,9 @@ def batched_speed(gguf: Path, threads: int) -> float:
         seconds = []
         for _ in range(4):
             context.clear()
-            started = time.perf_counter()
+            started = time.process_time()
             list(context.decode(ids, start=0, every=False))
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
     return PROMPT_TOKENS / float(numpy.median(seconds[1:]))
 
 

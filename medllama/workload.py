@@ -24,6 +24,7 @@ CHARACTERS_PER_TOKEN = 4.0
 TEMPLATE_TOKENS = 16  # of a conversation, beside its text
 COUNTED_RECORDS = 200  # whose tokens are counted; the others are taken to be as long
 SOURCE_BYTES = 100e6  # of sources that are prepared for the plan
+TIMED_TOKENS = 1_600  # of a file of the quant card, in three rounds
 OPTION_TOKENS = 24  # of a multiple-choice item's four options, which share their question
 
 
@@ -62,6 +63,8 @@ def _count(data: Path, train: Any, evaluate: Any, base: Path | None) -> Workload
     measured, items = _mean(data / "test.jsonl", tokens)
     questions = sum(1 for _ in _records(data / "multiple_choice.jsonl"))
     evaluated = min(items, evaluate.max_records) * measured + questions * (measured + OPTION_TOKENS)
+    evaluated += max(evaluate.samples, evaluate.generate) * evaluate.max_answer_tokens
+    evaluated += evaluate.card_tokens * max(0, len(evaluate.card) - 1) + TIMED_TOKENS * len(evaluate.card)
     return Workload(sum(path.stat().st_size for path in files), records, round(trained * records), round(evaluated))
 
 

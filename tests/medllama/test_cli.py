@@ -217,7 +217,7 @@ def test_a_missing_recipe_is_exit_status_1_in_full_words(capsys: pytest.CaptureF
     shown = Shown(["run", "tyni"], capsys)
     assert (shown.status, shown.out) == (1, "")
     assert shown.err == (
-        "error: there is no recipe 'tyni'\nhint: name a YAML file, or one of: llama2-7b, llama3.2-1b, medquad, tiny\n"
+        "error: there is no recipe 'tyni'\nhint: name a YAML file, or one of: llama2-7b-qlora, llama2-7b, llama3.2-1b, medquad, tiny\n"
     )
 
 

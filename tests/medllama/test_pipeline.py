@@ -18,8 +18,10 @@ import pytest
 
 from medllama import rundir
 from medllama.errors import InputError, RecipeError, ResourceError, UsageError
-from medllama.pipeline import Finished, run_alone, run_recipe
+from medllama.pipeline import Finished, configure, run_alone, run_recipe
+from medllama.recipe import load_recipe
 from medllama.rundir import RunDirectory
+from medllama.stages import BY_NAME
 from tests.medllama import fake_stages
 from tests.medllama.fake_stages import JOIN, SPLIT, STAGES, recipe
 
@@ -361,3 +363,12 @@ def test_a_lock_is_given_back_after_a_failure(folder: Path) -> None:
         raise ValueError("failed")
     with held.locked():
         pass
+
+
+def test_prepare_keeps_clear_of_the_record_files_that_eval_is_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    for name in ("exam.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    recipe.write_text("train: {base_model: .}\neval: {task: [exam.jsonl, 'medqa:test.jsonl', 'pubmedqa']}\n")
+    found = configure(BY_NAME["prepare"], load_recipe(str(recipe)), tmp_path / "run", {"source": ["tiny"]})
+    assert [Path(name).name for name in found.decontaminate] == ["exam.jsonl", "test.jsonl"]

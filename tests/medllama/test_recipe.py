@@ -14,7 +14,7 @@ from medllama.stages import BY_NAME
 
 pytestmark = pytest.mark.usefixtures("alone")
 
-NAMES = "llama2-7b, llama3.2-1b, medquad, tiny"
+NAMES = "llama2-7b-qlora, llama2-7b, llama3.2-1b, medquad, tiny"
 
 
 def written(folder: Path, text: str) -> Path:
