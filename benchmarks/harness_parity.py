@@ -97,13 +97,8 @@ def compare(base_model: Path, gguf: Path, name: str, limit: int | None = None) -
     task = open_task(name)
     items = ours(gguf, name)
     known = {item["id"] for item in items}
-<<<<<<< HEAD
-    records = [record for record in task.records if record.record_id in known][:limit]
-    theirs = harness(base_model, dataclasses.replace(task, records=tuple(records)))  # type: ignore[arg-type]
-=======
     records = [it for it in task.records if isinstance(it, Question) and it.record_id in known][:limit]
     theirs = harness(base_model, dataclasses.replace(task, records=tuple(records)))
->>>>>>> f24e90ff59e0319ec03225665cadcdf2adcacec8
     differences, flips, right = [], [], 0
     for item, values in zip(items, theirs, strict=False):
         mine = list(item["model"]["log_likelihood"].values())
