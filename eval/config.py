@@ -74,8 +74,8 @@ class EvalConfig:
         metavar="FILE",
     )
     card_tokens: int = option(4096, help="tokens of the tasks' texts on which the card compares")
-    within: str = option(
-        "",
+    within: str | None = option(
+        None,
         help='bounds that name the smallest file of the card, for example "kld<0.02, size<4GB"',
         kind="text",
         metavar="EXPR",
