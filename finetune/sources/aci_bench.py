@@ -15,8 +15,8 @@ from typing import Any
 
 from finetune.records import Dropped, Malformed, Record, Split, conversation
 from finetune.sources import Source, SourceRequest, files_in
-from finetune.sources.exams import split_of_file
 from finetune.sources.mts_dialog import SPLITS, dialogue_lines
+from finetune.sources.official_splits import split_rows
 from finetune.sources.rows import required_text
 from finetune.sources.tables import csv_rows
 from medllama.errors import InputError
@@ -26,14 +26,8 @@ LICENCE = "CC-BY-4.0"
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each visit of each file."""
-    for path in inputs(request):
-        try:
-            split = split_of_file(path, SPLITS)
-        except Malformed as error:
-            yield Dropped(error.reason, str(path), error.detail)
-            continue
-        for row in csv_rows(path):
-            yield row if isinstance(row, Dropped) else _outcome(*row, request, split)
+    for row in split_rows(inputs(request), SPLITS, csv_rows):
+        yield row if isinstance(row, Dropped) else _outcome(*row, request)
 
 
 def inputs(request: SourceRequest) -> list[Path]:
@@ -43,7 +37,7 @@ def inputs(request: SourceRequest) -> list[Path]:
     return found
 
 
-def _outcome(place: str, value: dict[str, Any], request: SourceRequest, split: Split) -> Record | Dropped:
+def _outcome(place: str, value: dict[str, Any], path: Path, split: Split, request: SourceRequest) -> Record | Dropped:
     try:
         dialogue = dialogue_lines(required_text(value, "dialogue"))
         asked = f"Write the clinical note on this visit.\n\n{dialogue}"

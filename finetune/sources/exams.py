@@ -3,16 +3,15 @@
     question, options, answer "B", split "train"              -> user: the question and its options, assistant: "B. Gout" and why
     question, options, answer "B", split "multiple_choice"    -> the same three, for `medllama eval`
 
-What medqa, medmcqa and mmlu have in common. The official splits are kept: what people measure on never trains.
+What medqa, medmcqa and mmlu have in common.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from finetune.records import Malformed, Split, conversation, multiple_choice
+from finetune.records import Split, conversation, multiple_choice
 
 
 def exam_content(
@@ -30,12 +29,3 @@ def exam_content(
             ("assistant", f"{said}\n\n{explanation}" if explanation else said),
         ]
     )
-
-
-def split_of_file(path: Path, names: Mapping[str, Split]) -> Split:
-    """The split that a file's name tells (`US/train.jsonl`, `validation-00000-of-00001.parquet`)."""
-    stem = path.name.lower()
-    for name, split in names.items():
-        if name in stem:
-            return split
-    raise Malformed("a file of no known split", f"{path.name} has none of {', '.join(names)} in its name")

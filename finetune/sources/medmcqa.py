@@ -18,7 +18,8 @@ from typing import Any
 
 from finetune.records import Dropped, Malformed, Record, Split
 from finetune.sources import Source, SourceRequest, files_in
-from finetune.sources.exams import exam_content, split_of_file
+from finetune.sources.exams import exam_content
+from finetune.sources.official_splits import split_rows
 from finetune.sources.rows import optional_text, required_text
 from finetune.sources.tables import rows
 from medllama.errors import InputError
@@ -32,23 +33,18 @@ COLUMNS = {"A": "opa", "B": "opb", "C": "opc", "D": "opd"}
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each row of each file."""
-    for path in inputs(request):
-        try:
-            split = split_of_file(path, SPLITS)
-        except Malformed as error:
-            yield Dropped(error.reason, str(path), error.detail)
+    firsts: dict[Path, int] = {}
+    for row in split_rows(inputs(request), SPLITS, rows):
+        if isinstance(row, Dropped):
+            yield row
             continue
-        first = None
-        for row in rows(path):
-            if isinstance(row, Dropped):
-                yield row
-                continue
-            place, value = row
-            if is_unlabelled(value):
-                yield Dropped("no label", place, is_bad=False)
-                continue
-            first = first_option(path, request) if first is None else first
-            yield _outcome(place, value, request, split, first)
+        place, value, path, split = row
+        if is_unlabelled(value):
+            yield Dropped("no label", place, is_bad=False)
+            continue
+        if path not in firsts:
+            firsts[path] = first_option(path, request)
+        yield _outcome(place, value, request, split, firsts[path])
 
 
 def inputs(request: SourceRequest) -> list[Path]:

@@ -17,7 +17,8 @@ from typing import Any
 
 from finetune.records import Dropped, Malformed, Record, Split
 from finetune.sources import Source, SourceRequest, files_in
-from finetune.sources.exams import exam_content, split_of_file
+from finetune.sources.exams import exam_content
+from finetune.sources.official_splits import split_rows
 from finetune.sources.rows import required_text, short_hash
 from finetune.sources.tables import rows
 
@@ -32,14 +33,8 @@ SPLITS: dict[str, Split] = {
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each line of each file."""
-    for path in inputs(request):
-        try:
-            split = split_of_file(path, SPLITS)
-        except Malformed as error:
-            yield Dropped(error.reason, str(path), error.detail)
-            continue
-        for row in rows(path):
-            yield row if isinstance(row, Dropped) else _outcome(*row, request, split)
+    for row in split_rows(inputs(request), SPLITS, rows):
+        yield row if isinstance(row, Dropped) else _outcome(*row, request)
 
 
 def inputs(request: SourceRequest) -> list[Path]:
@@ -50,7 +45,7 @@ def inputs(request: SourceRequest) -> list[Path]:
     return own or found
 
 
-def _outcome(place: str, value: dict[str, Any], request: SourceRequest, split: Split) -> Record | Dropped:
+def _outcome(place: str, value: dict[str, Any], path: Path, split: Split, request: SourceRequest) -> Record | Dropped:
     try:
         options = value.get("options")
         if not isinstance(options, dict) or not all(isinstance(text, str) for text in options.values()):

@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune.records import Dropped, Malformed, Record, Split, conversation
 from finetune.sources import Source, SourceRequest, files_in
-from finetune.sources.exams import split_of_file
+from finetune.sources.official_splits import split_rows
 from finetune.sources.rows import required_text
 from finetune.sources.tables import csv_rows
 
@@ -33,21 +33,15 @@ SECTIONS = {
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each row of each file."""
-    for path in inputs(request):
-        try:
-            split = split_of_file(path, SPLITS)
-        except Malformed as error:
-            yield Dropped(error.reason, str(path), error.detail)
-            continue
-        for row in csv_rows(path):
-            yield row if isinstance(row, Dropped) else _outcome(*row, request, path, split)
+    for row in split_rows(inputs(request), SPLITS, csv_rows):
+        yield row if isinstance(row, Dropped) else _outcome(*row, request)
 
 
 def inputs(request: SourceRequest) -> list[Path]:
     return files_in(request, "*.csv")
 
 
-def _outcome(place: str, value: dict[str, Any], request: SourceRequest, path: Path, split: Split) -> Record | Dropped:
+def _outcome(place: str, value: dict[str, Any], path: Path, split: Split, request: SourceRequest) -> Record | Dropped:
     try:
         header = required_text(value, "section_header")
         section = SECTIONS.get(header.upper(), header.lower())

@@ -12,6 +12,7 @@ A GGUF that is truncated or lies about its sizes can end the process inside llam
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import ctypes
 import os
@@ -91,7 +92,23 @@ def captured_log() -> Iterator[list[str]]:
         _captured = None
 
 
-class Model:
+class _Owner(abc.ABC):
+    """What owns something of llama.cpp's, and frees it at the end of a `with`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Model(_Owner):
     """A GGUF in memory. `vocab_only` loads the tokenizer alone, in a fraction of a second."""
 
     def __init__(self, path: Path, *, vocab_only: bool = False, threads: int | None = None) -> None:
@@ -112,14 +129,6 @@ class Model:
         if not self.handle:
             raise LlamaCppError(f"llama.cpp cannot load {path}: {reason()}", hint="medllama verify names the fault")
         self._vocabulary = c.llama_model_get_vocab(self.handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the model; its contexts must be closed before."""
@@ -218,7 +227,7 @@ class Model:
         return adapter
 
 
-class Context:
+class Context(_Owner):
     """A KV cache and what is needed to compute on it. Token ids in, float32 logits out."""
 
     def __init__(
@@ -253,14 +262,6 @@ class Context:
                 hint="use fewer tokens, or close other programs",
             )
         self._batch = c.llama_batch_init(self.batch_tokens, 0, sequences)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the cache."""
@@ -358,7 +359,7 @@ class Context:
         return generated
 
 
-class Sampler:
+class Sampler(_Owner):
     """What chooses the next token: at temperature 0 the likeliest, else one drawn with a seed from the likeliest tokens that
     together have the probability `top_p` (llama.cpp's order: `top_p` first, then the temperature)."""
 
@@ -373,14 +374,6 @@ class Sampler:
             ]  # fmt: skip
         for step in steps:
             c.llama_sampler_chain_add(self.handle, step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the sampler."""
