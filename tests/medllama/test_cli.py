@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -299,17 +299,22 @@ heavy = {{"torch", "numpy", "transformers", "gguf", "llama_cpp", "tokenizers", "
 sys.exit(f"imports {{heavy}}" if heavy else 0)
 """
     seconds = []
-    for _ in range(3):  # the best of three: the machine may be busy
-        started = time.monotonic()
+    for _ in range(3):  # the processor's seconds, the best of three: the machine may be busy
+        started = processor_seconds_of_children()
         outcome = subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
         )
-        seconds.append(time.monotonic() - started)
+        seconds.append(processor_seconds_of_children() - started)
         assert (outcome.returncode, outcome.stderr) == (0, "")
         assert outcome.stdout.startswith(f"usage: medllama {verb}".rstrip())
         if seconds[-1] < 0.5:
             break
     assert min(seconds) < 0.5
+
+
+def processor_seconds_of_children() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def test_python_dash_m_is_the_command() -> None:
