@@ -57,7 +57,9 @@ class Terms:
     @property
     def notice_line(self) -> str:
         """The attribution that Meta's licences want in a notice file, in their own words; empty where none is asked for."""
-        return self._quoted(r"((?:Meta\s+)?Llama\s+[\d.]+\s+is\s+licensed\s+under\b.{10,200}?All\s+Rights\s+Reserved\.?)")
+        return self._quoted(
+            r"((?:Meta\s+)?Llama\s+[\d.]+\s+is\s+licensed\s+under\b.{10,200}?All\s+Rights\s+Reserved\.?)"
+        )
 
     @property
     def display_line(self) -> str:
