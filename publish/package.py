@@ -76,7 +76,7 @@ def package(config: PackageConfig) -> StageResult:
         default = next(file for file in files if file.name == default_file([file.name for file in files]))
         metadata = read_gguf_metadata(base_file or partial / default.name)
         form = _certified_format(metadata, certificate)
-        require_system_place(metadata.chat, config.system)
+        require_system_place(metadata.chat, config.system or "")
         facts = Facts(
             name=config.name,
             base_name=base_name,
@@ -89,7 +89,7 @@ def package(config: PackageConfig) -> StageResult:
             evaluation=read_evaluation(config.evaluation, files) if config.evaluation else None,
             obstacles=obstacles(certificate),
             template_note=form.note,
-            system=config.system,
+            system=config.system or "",
             temperature=config.sampling_temperature,
             num_ctx=context_tokens(config.num_ctx, certificate.max_length, metadata.context_length),
             base_in_ollama=config.base_in_ollama or "",
