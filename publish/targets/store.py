@@ -51,7 +51,10 @@ class Store:
             raise InputError(
                 "store: names no folder", hint="write store:DIR, Ollama's own being store:~/.ollama/models"
             )
-        folder = Path(place).expanduser()
+        try:
+            folder = Path(place).expanduser()
+        except RuntimeError:
+            raise InputError(f"nobody here is called {place.split('/')[0][1:]}", hint="write the folder out") from None
         entries = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file, not a folder", hint="name the folder of the store")

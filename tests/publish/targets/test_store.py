@@ -149,7 +149,12 @@ def test_an_earlier_version_of_ours_is_replaced(packaged: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("place", "problem"),
-    [("", "names no folder"), ("home", "is no Ollama store"), ("home/notes.txt", "is a file, not a folder")],
+    [
+        ("", "names no folder"),
+        ("~nobody-here/models", "nobody here is called nobody-here"),
+        ("home", "is no Ollama store"),
+        ("home/notes.txt", "is a file, not a folder"),
+    ],
 )
 def test_what_is_no_store_is_refused_before_the_package_is_read(
     place: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
