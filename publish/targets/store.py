@@ -155,7 +155,11 @@ class Store:
                 )
 
     def _is_ours(self, manifest: Path) -> bool:
-        layers = read_json(manifest).get("layers") or []
+        try:
+            content = read_json(manifest)
+        except InputError:  # a crash can leave one empty: then nobody knows whose it was
+            return False
+        layers = (content.get("layers") or []) if isinstance(content, dict) else []
         licences = [self.blob_path(it["digest"]) for it in layers if it.get("mediaType") == LAYER_TYPE + "license"]
         return any(path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace") for path in licences)
 
