@@ -51,7 +51,7 @@ class PackageConfig:
         None, help="results of medllama eval on one of these files, for the card", kind="path", metavar="FILE"
     )
     name: str = option("medllama", help="the model's name in Ollama and on the card")
-    system: str = option("", help="system prompt of the Modelfile; empty: none")
+    system: str | None = option(None, help="system prompt of the Modelfile; empty: none")
     temperature: float | None = option(
         None, help=f"sampling temperature in the Modelfile; default: {TEMPERATURE}, since answers should repeat"
     )

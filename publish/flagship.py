@@ -53,7 +53,7 @@ def flagship_modelfile() -> str:
     commands = modelfile_commands(
         runs(default_file([Path(file).name for file in config.gguf])),
         prompt_format(Chat(FAMILY_TEMPLATES["llama2"], Tokenizer(VOCABULARY))),
-        system=config.system,
+        system=config.system or "",
         temperature=config.sampling_temperature,
         num_ctx=context_tokens(config.num_ctx, train.max_length, CONTEXT_LENGTH),
         licences=(),

@@ -9,6 +9,7 @@ base's own. Errors end it, all of them told at once; warnings are told, and it g
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
     """The configuration with what its Modelfile adds, and the parameters and REQUIRES that no flag is there for."""
     if config.from_modelfile is None:
         return config, []
-    text, folder = read_text(config.from_modelfile), config.from_modelfile.parent
+    text, folder = _read(config.from_modelfile), config.from_modelfile.parent
     _report(text, folder, config.from_modelfile)
     commands = read_modelfile(text)
     parameters = {
@@ -51,7 +52,7 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
     asked = {key: parse_value(command) for (key, _), command in parameters.items() if key in ("temperature", "num_ctx")}
     flags = {name: getattr(config, name) for name in ("temperature", "num_ctx") if getattr(config, name) is not None}
     changed = dataclasses.replace(
-        config, gguf=tuple(dict.fromkeys(gguf)), base_in_ollama=base, system=config.system or system or "",
+        config, gguf=tuple(dict.fromkeys(gguf)), base_in_ollama=base, system=system if config.system is None else config.system,
         **(asked | flags),
     )  # fmt: skip
     if _last(commands, "template") is not None:
@@ -62,9 +63,22 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
     return changed, further
 
 
+def _read(path: Path) -> str:
+    """The text, in UTF-16 too where a byte order mark says so: PowerShell writes it, and Ollama reads it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            mark = file.read(len(codecs.BOM_UTF16))
+        if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return path.read_text(encoding="utf-16", errors="replace")
+    return read_text(path)
+
+
 def _report(text: str, folder: Path, path: Path) -> None:
-    """Tell every trap. Raises RecipeError with the errors among them."""
-    traps = find_traps(text, folder)
+    """Tell every trap. Raises RecipeError with the errors among them, InputError where the grammar is not kept."""
+    try:
+        traps = find_traps(text, folder)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from None
     for trap in traps:
         if trap.severity == "warning":
             progress.message(f"{path} {trap}")

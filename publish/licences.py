@@ -1,7 +1,7 @@
 """The licence of a base: its own texts, what they are, and what they ask of a model that is made from it.
 
     terms = read_terms(base_folder)      LICENSE*, LICENCE*, COPYING*, USE_POLICY* and NOTICE* of the base
-    terms.check_name("Llama-med")        Llama 3's licence asks for a name that begins with "Llama"
+    terms.check_name("Llama-med")        Llama 3.x asks for a name that begins with "Llama", the first one with "Llama 3"
 
 A licence is read from the base and never assumed: no licence text is part of medllama, and the sentences that Meta's licences
 ask to be shown are taken from their own text. This is an engineer's gate, no legal advice.
@@ -57,7 +57,9 @@ class Terms:
     @property
     def notice_line(self) -> str:
         """The attribution that Meta's licences want in a notice file, in their own words; empty where none is asked for."""
-        return self._quoted(r"(Llama\s+[\d.]+\s+is\s+licensed\s+under\b.{10,200}?All\s+Rights\s+Reserved\.?)")
+        return self._quoted(
+            r"((?:Meta\s+)?Llama\s+[\d.]+\s+is\s+licensed\s+under\b.{10,200}?All\s+Rights\s+Reserved\.?)"
+        )
 
     @property
     def display_line(self) -> str:
@@ -66,19 +68,28 @@ class Terms:
             return ""
         return self._quoted(r"(Built\s+with\s+(?:Meta\s+)?Llama(?:\s+3)?)") or "Built with Llama"
 
-    def _quoted(self, pattern: str) -> str:
+    @property
+    def name_start(self) -> str:
+        """What the name of a model made from it must begin with, such as "Llama"; empty where nothing is asked for."""
+        if not self.is_llama3:
+            return ""
+        return self._quoted(r"(Llama(?:\s+3)?)", after=r"\s+at\s+the\s+beginning") or "Llama"
+
+    def _quoted(self, pattern: str, after: str = "") -> str:
         for text in self.licence.values():
-            if found := re.search(QUOTES + pattern + r"[.,]?" + QUOTES, text, re.DOTALL | re.IGNORECASE):
+            if found := re.search(QUOTES + pattern + r"[.,]?" + QUOTES + after, text, re.DOTALL | re.IGNORECASE):
                 return " ".join(found[1].split())
         return ""
 
     def check_name(self, name: str) -> None:
-        """Raise InputError where the licence asks for another name. Upper and lower case count alike: Ollama's names are
-        best in lower case, and the model card writes "Llama"."""
-        if self.is_llama3 and not name.lower().startswith("llama"):
+        """Raise InputError where the licence asks for another name. Upper and lower case count alike, and so do a space, a hyphen
+        and nothing: Ollama's names are best in lower case and have no spaces, and the model card writes "Llama"."""
+        asked = self.name_start
+        if not re.match(re.sub(r"\s+", "[-_.]?", asked), name, re.IGNORECASE):
+            example = "-".join([*asked.split(), name.lower().removeprefix("llama").strip("-_.")]).strip("-").lower()
             raise InputError(
-                f"the name {name!r} does not begin with Llama, as Llama 3's licence asks of what is made from it",
-                hint=f"rename the model, for example: --name llama-{name.lower()}",
+                f"the name {name!r} does not begin with {asked}, as Llama 3's licence asks of what is made from it",
+                hint=f"rename the model, for example: --name {example}",
             )
 
 

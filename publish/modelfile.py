@@ -132,7 +132,7 @@ class _Reader:
 
     def value(self) -> str:
         """The value up to the line that ends it, without its quotes."""
-        kept = ""
+        kept, begun = "", self.line()
         while self.position < len(self.text):
             character = self.text[self.position]
             self.position += 1
@@ -141,12 +141,12 @@ class _Reader:
             if is_kept(character):
                 kept += character
         if (found := _unquoted(kept)) is None:
-            raise self.error("a quoted text is not closed by a line that ends in quotes")
+            raise self.error("a quoted text that begins there is not closed by a line that ends in quotes", begun)
         return found
 
-    def error(self, problem: str) -> InputError:
+    def error(self, problem: str, line: int = 0) -> InputError:
         hint = 'the grammar is COMMAND value, one command a line; a text of several lines stands between """ and """'
-        return InputError(f"Modelfile line {self.line()}: {problem}", hint=hint)
+        return InputError(f"Modelfile line {line or self.line()}: {problem}", hint=hint)
 
     def line(self) -> int:
         return self.text.count("\n", 0, self.position) + 1

@@ -14,9 +14,9 @@
 A package of an adapter alone holds its GGUF; its Modelfile names the base in Ollama, FROM NAME, and prompt format and context are
 those of the base's GGUF that the adapter was proven on, which stays outside.
 
-Refused: bytes that no passing certificate vouches for, a TEMPLATE other than the certified one, a base without its licence
-text, and a name that Ollama or the base's licence does not allow. Data that may not be given on does not stop a package, which
-may be for its maker alone: card, NOTICE and summary say that it is not for publishing.
+Refused: bytes that no passing certificate vouches for, a TEMPLATE other than the certified one, another base than the certified
+one, a base without its licence text, and a name that Ollama or the base's licence does not allow. Data that may not be given on
+does not stop a package, which may be for its maker alone: card, NOTICE and summary say that it is not for publishing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def package(config: PackageConfig) -> StageResult:
         default = next(file for file in files if file.name == default_file([file.name for file in files]))
         metadata = read_gguf_metadata(base_file or partial / default.name)
         form = _certified_format(metadata, certificate)
-        require_system_place(metadata.chat, config.system)
+        require_system_place(metadata.chat, config.system or "")
         facts = Facts(
             name=config.name,
             base_name=base_name,
@@ -89,7 +89,7 @@ def package(config: PackageConfig) -> StageResult:
             evaluation=read_evaluation(config.evaluation, files) if config.evaluation else None,
             obstacles=obstacles(certificate),
             template_note=form.note,
-            system=config.system,
+            system=config.system or "",
             temperature=config.sampling_temperature,
             num_ctx=context_tokens(config.num_ctx, certificate.max_length, metadata.context_length),
             base_in_ollama=config.base_in_ollama or "",
@@ -110,10 +110,21 @@ def _base(config: PackageConfig, certificate: Certificate) -> tuple[Path, str]:
             f"{certificate.path} does not say where the base is, and its licence is needed",
             hint="name the base's folder: --base-model DIR",
         )
-    name = given.split("@")[0]
-    if looks_like_hub_id(given) and not Path(given).exists():
-        return find_base(given), name
-    return find_base(given), str(certificate.base.get("name") or Path(given).resolve().name)
+    base, is_hub_id = find_base(given), looks_like_hub_id(given) and not Path(given).exists()
+    _require_certified_base(base, certificate)
+    if is_hub_id:
+        return base, given.split("@")[0]
+    return base, str(certificate.base.get("name") or Path(given).resolve().name)
+
+
+def _require_certified_base(base: Path, certificate: Certificate) -> None:
+    """The licence of another model would be published with the weights of this one."""
+    certified, path = certificate.base.get("config_sha256"), base / "config.json"
+    if certified and not (path.is_file() and sha256_file(path) == certified):
+        raise CheckFailed(
+            f"{base} is not the base that {certificate.path} speaks of: its config.json is another one, or missing",
+            hint="its licence is what binds the model; name the folder that was verified: --base-model DIR",
+        )
 
 
 def _sources(config: PackageConfig, certificate: Certificate) -> list[Path]:

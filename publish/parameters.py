@@ -27,17 +27,22 @@ IGNORED = (
     "mirostat_eta",
 )  # fmt: skip
 REFUSED = ("typical_p",)
+LARGEST_FLOAT = 3.4028234663852886e38  # Ollama reads integers of 64 bits and floats of 32
 
 
 def _integer(text: str) -> int:
     if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
         raise ValueError
+    if not -(1 << 63) <= int(text) < 1 << 63:
+        raise OverflowError
     return int(text)
 
 
 def _float(text: str) -> float:
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
         raise ValueError
+    if abs(float(text)) > LARGEST_FLOAT:  # infinity would be no JSON
+        raise OverflowError
     return float(text)
 
 
@@ -74,6 +79,9 @@ def parse_value(command: Command) -> Any:
         raise InputError(f"{key!r} is no parameter of Ollama", hint=_meant(key))
     try:
         return TYPES[key](command.value)
+    except OverflowError:
+        hint = "whole numbers have 64 bits there, others 32"
+        raise InputError(f"PARAMETER {key} {command.value} is too large for Ollama", hint=hint) from None
     except ValueError:
         hint = "a # later in a line begins no comment" if "#" in command.value else "see Ollama's Modelfile reference"
         raise InputError(f"PARAMETER {key} {command.value!r} is not {TYPE_NAMES[TYPES[key]]}", hint=hint) from None

@@ -78,7 +78,7 @@ def context_tokens(asked: int | None, trained: int | None, possible: int) -> int
     if asked is not None and not 0 < asked <= possible:
         raise InputError(
             f"num_ctx {asked} is not within the model's context of {possible} tokens",
-            hint=f"leave --num-ctx out, or give at most {possible}",
+            hint=f"leave num_ctx out, or give at most {possible}",
         )
     return asked or min(trained or MAXIMUM_UNASKED_CONTEXT, possible)
 

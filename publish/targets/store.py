@@ -51,7 +51,10 @@ class Store:
             raise InputError(
                 "store: names no folder", hint="write store:DIR, Ollama's own being store:~/.ollama/models"
             )
-        folder = Path(place).expanduser()
+        try:
+            folder = Path(place).expanduser()
+        except RuntimeError:
+            raise InputError(f"nobody here is called {place.split('/')[0][1:]}", hint="write the folder out") from None
         entries = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file, not a folder", hint="name the folder of the store")
@@ -152,7 +155,11 @@ class Store:
                 )
 
     def _is_ours(self, manifest: Path) -> bool:
-        layers = read_json(manifest).get("layers") or []
+        try:
+            content = read_json(manifest)
+        except InputError:  # a crash can leave one empty: then nobody knows whose it was
+            return False
+        layers = (content.get("layers") or []) if isinstance(content, dict) else []
         licences = [self.blob_path(it["digest"]) for it in layers if it.get("mediaType") == LAYER_TYPE + "license"]
         return any(path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace") for path in licences)
 

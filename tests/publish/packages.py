@@ -65,7 +65,7 @@ def certificate(base: Path, files: list[Path], chat_template: str = "auto", **ch
     except UnsupportedError:
         go_template = None
     facts: dict[str, Any] = {
-        "base": {"name": base.name, "path": str(base)},
+        "base": {"name": base.name, "path": str(base), "config_sha256": sha256_file(base / "config.json")},
         "adapter": {"name": "adapter", "path": str(base / "adapter")},
         "data": DATA,
         "chat_template_sha256": chat.sha256 if chat else None,

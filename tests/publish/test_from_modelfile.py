@@ -68,6 +68,26 @@ def test_a_flag_wins_over_the_modelfile(theirs: tuple[Made, Path]) -> None:
     assert package.system == "Be kind."
 
 
+def test_an_empty_system_flag_wins_too(theirs: tuple[Made, Path]) -> None:
+    given, modelfile = theirs
+    assert open_package(given.package(gguf=(), from_modelfile=modelfile, system="")).system == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-8"])
+def test_it_is_read_in_every_encoding_that_ollama_reads(encoding: str, theirs: tuple[Made, Path]) -> None:
+    given, modelfile = theirs
+    modelfile.write_text("\ufeff" + THEIRS.replace("briefly.", "briefly, au café."), encoding=encoding)
+    assert open_package(given.package(gguf=(), from_modelfile=modelfile)).system == "Answer\nbriefly, au café."
+
+
+def test_what_the_grammar_refuses_is_told_with_file_and_line(theirs: tuple[Made, Path]) -> None:
+    given, modelfile = theirs
+    modelfile.write_text(THEIRS.replace("TEMPLATE [INST]", 'TEMPLATE """[INST]'))
+    with pytest.raises(InputError) as refused:
+        given.package(gguf=(), from_modelfile=modelfile)
+    assert refused.value.message.startswith(f"{modelfile}: Modelfile line 11: a quoted text that begins there")
+
+
 def test_every_error_is_told_at_once_and_nothing_is_made(theirs: tuple[Made, Path]) -> None:
     given, modelfile = theirs
     modelfile.write_text(THEIRS.replace("top_p 0.9", "topp 0.9").replace("./gguf/model.gguf", "./gguf/gone.gguf"))

@@ -19,6 +19,13 @@ LLAMA32 = """LLAMA 3.2 COMMUNITY LICENSE AGREEMENT
 prominently display “Built with Llama” on a related website, and retain: “Llama 3.2 is licensed under the Llama 3.2
 Community License, Copyright © Meta Platforms, Inc. All Rights Reserved.”
 """
+# The first Llama 3 has words of its own: for the notice, for what is shown and for the name.
+LLAMA3 = """META LLAMA 3 COMMUNITY LICENSE AGREEMENT
+(a mock-up for tests)
+prominently display “Built with Meta Llama 3” on a related website. What is made of it shall also have “Llama 3” at the
+beginning of its name, and a notice: “Meta Llama 3 is licensed under the Meta Llama 3 Community License, Copyright ©
+      Meta Platforms, Inc. All Rights Reserved.”
+"""
 
 
 def base(folder: Path, **files: str) -> Path:
@@ -85,6 +92,26 @@ def test_llama3_wants_its_name_and_its_line_shown(tmp_path: Path) -> None:
     assert refused.value.hint == "rename the model, for example: --name llama-medllama"
     terms.check_name("Llama-medllama-1b")
     terms.check_name("llama-medllama-1b")
+
+
+def test_the_first_llama3_is_taken_at_its_own_words(tmp_path: Path) -> None:
+    terms = read_terms(base(tmp_path / "base", LICENSE=LLAMA3))
+    assert terms.identifier == "llama3"
+    assert terms.notice_line == (
+        "Meta Llama 3 is licensed under the Meta Llama 3 Community License, Copyright ©"
+        " Meta Platforms, Inc. All Rights Reserved."
+    )
+    assert terms.display_line == "Built with Meta Llama 3"
+    for name in ("llama3-med", "Llama-3-med", "llama-3"):
+        terms.check_name(name)
+
+
+@pytest.mark.parametrize(("name", "example"), [("med", "llama-3-med"), ("llama-med", "llama-3-med")])
+def test_the_first_llama3_wants_its_number_in_the_name(tmp_path: Path, name: str, example: str) -> None:
+    terms = read_terms(base(tmp_path / "base", LICENSE=LLAMA3))
+    with pytest.raises(InputError, match=f"the name '{name}' does not begin with Llama 3") as refused:
+        terms.check_name(name)
+    assert refused.value.hint == f"rename the model, for example: --name {example}"
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,8 @@ SPOILED: dict[str, tuple[Callable[[Made], object], type[MedllamaError], str]] = 
     "silent about the TEMPLATE": (_remove_go_template, InputError, "does not say 'go_template_sha256'"),
     "another Jinja": (lambda given: given.edit(chat_template_sha256="0" * 64), CheckFailed, "the chat template is not"),
     "no licence": (lambda given: (given.base / "LICENSE.txt").unlink(), InputError, "has no licence text"),
+    "another base": (lambda given: (given.base / "config.json").write_text("{}"), CheckFailed, "is not the base that"),
+    "a base without config.json": (lambda given: (given.base / "config.json").unlink(), CheckFailed, "is not the base that"),
     "no GGUF": (lambda given: given.files[0].unlink(), InputError, "there is no GGUF"),
 }  # fmt: skip
 

@@ -46,6 +46,9 @@ def test_stops_add_up_and_of_others_the_last_counts() -> None:
         ("num_ctx", "4_096"),
         ("temperature", "nan"),
         ("temperature", "0.2 # low"),
+        ("seed", "9223372036854775808"),
+        ("repeat_penalty", "1e39"),
+        ("temperature", "1e400"),
     ],
 )
 def test_what_ollama_would_not_take_is_refused_by_name(key: str, value: str) -> None:

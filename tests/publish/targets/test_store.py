@@ -138,6 +138,17 @@ def test_a_model_that_medllama_did_not_make_is_not_replaced(packaged: Path, tmp_
     }
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"layers": null}'])
+def test_a_broken_manifest_is_nobodys_and_not_replaced(content: str, packaged: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "store" / LIBRARY / "medllama" / "latest"
+    taken.parent.mkdir(parents=True)
+    taken.write_text(content)
+    with pytest.raises(InputError, match="already has a model medllama:latest") as refused:
+        to_store(packaged, tmp_path / "store")
+    assert "ollama rm medllama:latest" in refused.value.hint
+    assert taken.read_text() == content
+
+
 def test_an_earlier_version_of_ours_is_replaced(packaged: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     to_store(packaged, store, tag=("f16",))
@@ -149,7 +160,12 @@ def test_an_earlier_version_of_ours_is_replaced(packaged: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("place", "problem"),
-    [("", "names no folder"), ("home", "is no Ollama store"), ("home/notes.txt", "is a file, not a folder")],
+    [
+        ("", "names no folder"),
+        ("~nobody-here/models", "nobody here is called nobody-here"),
+        ("home", "is no Ollama store"),
+        ("home/notes.txt", "is a file, not a folder"),
+    ],
 )
 def test_what_is_no_store_is_refused_before_the_package_is_read(
     place: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
