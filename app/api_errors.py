@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException  # FastAPI raises this one, too, where a body cannot be parsed
 
 from app.line import LineFull
 from medllama.errors import MedllamaError
@@ -43,8 +44,11 @@ def add_error_handlers(application: FastAPI) -> None:
     @application.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return JSONResponse(error_body(f"this is no JSON: {first['ctx']['error']}"), 400)
         param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-        message = f"{param}: {first['msg']}" if param else str(first["msg"])
+        said = str(first["msg"]).removeprefix("Value error, ")
+        message = f"{param}: {said}" if param else said
         return JSONResponse(error_body(message, param=param), 400)
 
     @application.exception_handler(LineFull)
@@ -59,3 +63,8 @@ def add_error_handlers(application: FastAPI) -> None:
     @application.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse(error_body(str(error.detail)), error.status_code, headers=error.headers)
+
+    @application.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> JSONResponse:  # the server writes it to the terminal
+        message = "the server failed; the terminal that runs medllama says why"
+        return JSONResponse(error_body(message, kind="server_error"), 500)

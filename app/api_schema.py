@@ -58,6 +58,8 @@ class Choosing(BaseModel):
         length = sum(len(message.plain["content"]) for message in messages)
         if length > MOST_CHARACTERS:
             raise ValueError(f"{length:,} characters are too many, at most {MOST_CHARACTERS:,} are read")
+        if any("\ud800" <= character <= "\udfff" for message in messages for character in message.plain["content"]):
+            raise ValueError("half a character (a lone surrogate) is no text")
         if messages[-1].role != "user":
             raise ValueError("the last message must be the user's")
         return messages

@@ -31,6 +31,8 @@ def read_questions(text: str) -> list[str]:
 
     Raises InputError with the line where something is wrong.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"the list has more than {MOST_CHARACTERS:,} characters", hint="answer it in parts")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
         raise InputError("there is no question", hint="write one a line, or open a file")
@@ -57,7 +59,7 @@ def _from_json(number: int, line: str) -> str:
     if question is None and isinstance(record, dict) and isinstance(record.get("messages"), list):
         said = (it for it in record["messages"] if isinstance(it, dict) and it.get("role") == "user")
         question = next(said, {}).get("content")
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(question, str) or not question.strip() or any("\ud800" <= it <= "\udfff" for it in question):
         raise InputError(f"line {number} has no question", hint='{"question": "What is gout?"}')
     return question.strip()
 

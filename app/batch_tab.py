@@ -34,7 +34,7 @@ class BatchTab:
         done = gradio.State(((), None, ""))
         questions = gradio.Textbox(
             label="Questions, one a line, or JSONL with a question in each object", lines=6, max_lines=12,
-            max_length=batch.MOST_CHARACTERS, elem_id="questions",
+            max_length=batch.MOST_CHARACTERS + 1, elem_id="questions",
         )  # fmt: skip
         with gradio.Row(elem_classes="actions"):
             run = gradio.Button("Answer all", variant="primary", size="md", elem_id="batch-run")
@@ -46,7 +46,7 @@ class BatchTab:
         table = gradio.HTML(NOTHING, elem_id="batch")
         exported = gradio.Textbox(visible=False)
 
-        choose.click(None, [questions], [questions], js="(before) => window.medllama.choose(before)", **QUIET)
+        choose.click(self.opened, [questions], [questions], js="(before) => window.medllama.choose(before)", **QUIET)
         begun = run.click(self.begin, [questions], [run, stop], **LONG)
         answered = begun.success(self.answer, [questions, *self.desk.settings], [done, progress, table], **LONG)
         for ended in (answered.success, answered.failure):
@@ -58,6 +58,12 @@ class BatchTab:
             button.click(functools.partial(self.export, write), [done], [exported], **AT_ONCE).success(
                 None, [exported], None, js=f"(text) => window.medllama.save('{name}', text)", **QUIET
             )
+
+    def opened(self, text: str | None) -> str:
+        """The text of the file that the browser read; it has none of a file that is no text or too large."""
+        if text is None:
+            raise told(f"The file is no text in UTF-8, or larger than {batch.MOST_CHARACTERS:,} bytes.", "Not opened")
+        return text
 
     def begin(self, text: str, request: gradio.Request) -> list[Any]:
         """Look at the whole list before anything is answered."""

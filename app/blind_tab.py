@@ -18,7 +18,7 @@ import gradio
 
 from app import preferences, ratings, render
 from app.conversation import Answer, Sampling
-from app.desk import AT_ONCE, LONG, MOST_QUESTION_CHARACTERS, QUIET, Desk, messages, told, warn
+from app.desk import AT_ONCE, LONG, MOST_TYPED_CHARACTERS, QUIET, Desk, messages, told, warn
 from app.engine import Waiting
 from app.preferences_view import preferences_html
 from app.ratings import RatedAnswer, Rating, Ratings
@@ -64,7 +64,7 @@ class BlindTab:
         blind, asked = gradio.State(None), gradio.State("")
         box = gradio.Textbox(
             label="Question to judge", placeholder="Type a question and press Enter", lines=1, max_lines=8,
-            max_length=MOST_QUESTION_CHARACTERS, elem_id="blind-question",
+            max_length=MOST_TYPED_CHARACTERS, elem_id="blind-question",
         )  # fmt: skip
         with gradio.Row(elem_classes="actions"):
             ask = gradio.Button("Ask both", variant="primary", size="md", elem_id="blind-ask")
@@ -86,8 +86,9 @@ class BlindTab:
         for source, given in ((ask.click, box), (box.submit, box), *((it.click, it) for it in examples)):
             begun = source(self.begin, [given], [box, asked, shown, form, *buttons], **LONG)
             answered = begun.success(
-                self.answer, [asked, *self.desk.settings], [blind, shown, box, form, choice, *scales, comment], **LONG
-            )
+                self.answer, [asked, *self.desk.settings],
+                [blind, shown, box, form, choice, *scales, comment, keep], **LONG,
+            )  # fmt: skip
             for ended in (answered.success, answered.failure):
                 ended(self.finish, None, buttons, **AT_ONCE)
         stop.click(self.desk.stop, None, None, **AT_ONCE)
@@ -127,12 +128,12 @@ class BlindTab:
         self, asked: str, system: str, temperature: float, top_p: float, max_tokens: float | None, seed: float | None,
         request: gradio.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
-        """Both answers, when both have ended; then the empty form."""
+        """Both answers, when both have ended; then the empty form: who let one question be kept has said nothing of the next."""
         numbers = self.draw()
         sampling = self.desk.sampling(temperature, top_p, max_tokens, seed)
         blind = Blind(asked, system, sampling, numbers, ())
         conversation = dict.fromkeys(sorted(numbers), blind.messages)  # who computes first is not whose side it is
-        nothing = [gradio.skip()] * (2 + len(SCALES) * 2)
+        nothing = [gradio.skip()] * (3 + len(SCALES) * 2)
         state: Any = None
         try:
             async for state in self.desk.ask(request, conversation, sampling):
@@ -147,7 +148,7 @@ class BlindTab:
         can_be_rated = all(answer.stop in ("end", "length") for answer in blind.answers)
         yield (
             blind, blind_html(blind, SIDES), gradio.skip() if can_be_rated else asked, gradio.update(visible=can_be_rated),
-            None, *[None] * (len(SCALES) * 2), "",
+            None, *[None] * (len(SCALES) * 2), "", False,
         )  # fmt: skip
 
     def draw(self) -> tuple[int, int]:
@@ -214,7 +215,7 @@ class BlindTab:
         except MedllamaError as error:
             raise told(error.sentence, "No ratings") from None
         raters = sorted({row["rater"] for row in rows})
-        chosen = [row for row in rows if who in (EVERYBODY, row["rater"])]
+        chosen = [row for row in preferences.latest(rows) if who in (EVERYBODY, row["rater"])]
         models = [voice.name for voice in self.desk.engine.voices]
         models += sorted({row[side] for row in rows for side in ("model_a", "model_b")} - set(models))
         pairs = preferences.versus(chosen, models)

@@ -12,7 +12,7 @@ import gradio
 
 from app import render
 from app.config import MOST_SEED
-from app.desk import AT_ONCE, LONG, MOST_QUESTION_CHARACTERS, MOST_TURNS, QUIET, Desk, messages, told, warn
+from app.desk import AT_ONCE, LONG, MOST_TURNS, MOST_TYPED_CHARACTERS, QUIET, Desk, messages, told, warn
 from app.differences import differences_html
 from app.engine import Waiting
 from app.render import Speaker, Turn
@@ -46,7 +46,7 @@ class ConversationTab:
         )  # fmt: skip
         box = gradio.Textbox(
             label=self.label, placeholder="Type a question and press Enter", lines=1, max_lines=8,
-            autofocus=not self.prefix, max_length=MOST_QUESTION_CHARACTERS, elem_id=self.prefix + "question",
+            autofocus=not self.prefix, max_length=MOST_TYPED_CHARACTERS, elem_id=self.prefix + "question",
         )  # fmt: skip
         with gradio.Row(elem_classes="actions"):
             ask = gradio.Button("Ask", variant="primary", size="md", elem_id=self.prefix + "ask")

@@ -20,6 +20,7 @@ from medllama.chat import Message
 from medllama.errors import MedllamaError
 
 MOST_QUESTION_CHARACTERS = 4000
+MOST_TYPED_CHARACTERS = MOST_QUESTION_CHARACTERS + 1  # what is pasted and too long is refused, not cut without a word
 MOST_TURNS = 100
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE = QUIET | {"queue": False}
@@ -45,7 +46,7 @@ class Desk:
 
     def begin(self, question: str, request: gradio.Request) -> str:
         """The question, if it can be asked now."""
-        question = question.strip()
+        question = question.strip().encode(errors="replace").decode()  # a browser may cut an emoji in half
         if not question:
             raise told("Type a question first.", "No question")
         if len(question) > MOST_QUESTION_CHARACTERS:

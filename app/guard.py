@@ -103,7 +103,7 @@ def given_password(request: Request) -> str:
     """The password that a request brings; empty where it brings none."""
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
-        return value.strip()
+        return value.strip().encode("latin-1").decode(errors="replace")  # as which the server reads every header
     if kind.lower() == "basic":
         try:
             user, _, password = base64.b64decode(value, validate=True).decode().partition(":")

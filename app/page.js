@@ -8,11 +8,20 @@ window.medllama = {
     URL.revokeObjectURL(link.href);
   },
 
-  // The text of a file, or what was there before if none is chosen. The file goes nowhere but into the box.
+  // The text of a file, what was there before if none is chosen, or null for what is no text or too large (app/batch.py). The file
+  // goes nowhere but into the box.
   choose(before) {
     return new Promise((resolve) => {
       const input = Object.assign(document.createElement('input'), { type: 'file', accept: '.txt,.jsonl,.csv,text/plain' });
-      input.onchange = async () => resolve(await input.files[0].text());
+      input.onchange = async () => {
+        const file = input.files[0];
+        if (file.size > 400_000) return resolve(null);
+        try {
+          resolve(new TextDecoder('utf-8', { fatal: true }).decode(await file.arrayBuffer()));
+        } catch {
+          resolve(null);
+        }
+      };
       input.oncancel = () => resolve(before);
       input.click();
     });

@@ -41,6 +41,15 @@ class Versus:
         return wilson(self.won, self.won + self.lost) if self.won + self.lost else None
 
 
+def latest(ratings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The ratings, the newest of one person about one question and pair: as `medllama eval --panel` counts them."""
+    found: dict[Any, Mapping[str, Any]] = {}
+    for rating in ratings:
+        pair = frozenset((rating["model_a"], rating["model_b"]))
+        found[rating["item_id"], rating["rater"], pair] = rating
+    return list(found.values())
+
+
 def wilson(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
     """Wilson's interval of a share."""
     share, square = successes / trials, z * z

@@ -34,7 +34,8 @@ def preferences_html(pairs: Sequence[Versus], ratings: Sequence[Mapping[str, Any
     count = f"{_counted(len(ratings), 'rating')} of {_counted(questions, 'question')}"
     plot = intervals_svg("Win rate with its 95% interval", plotted, middle=0.5) if plotted else ""
     return (
-        f'<p class="legend">{count}. A win rate is of the comparisons that were decided.</p>{table_html(head, rows)}{plot}'
+        f'<p class="legend">{count}. Who judges a question again counts once, with the latest rating. '
+        f"A win rate is of the comparisons that were decided.</p>{table_html(head, rows)}{plot}"
         + table_html(["model", "Bradley-Terry score", *(f"{scale}, mean of 1 to 5" for scale in scales)], score_rows)
         + '<p class="legend">The score is in log odds, the first model at 0; ties count as half a win each.</p>'
     )

@@ -13,6 +13,7 @@ import gradio
 
 from app.config import AppConfig
 from app.plots import intervals_svg, table_html
+from app.preferences import Z_95
 from medllama.errors import MedllamaError
 from medllama.files import read_json
 
@@ -70,7 +71,31 @@ def evaluation_html(found: dict[str, Any]) -> str:
         parts.append(intervals_svg("Accuracy with its 95% interval", plotted))
     if rows:
         parts.append(table_html(["task", "model", "perplexity of the answers, 95% interval", "tokens"], rows))
+    if card := found.get("quant_card"):
+        parts.append(quant_card_html(card))
     return "".join(parts)
+
+
+def quant_card_html(card: dict[str, Any]) -> str:
+    """What each type of the model loses against the widest file, and what it costs here."""
+    rows, plotted = [], []
+    for file in card["files"]:
+        against, cost = file["against_reference"], file["cost"]
+        lost = ["it is the reference", "", ""]
+        if against is not None:
+            top, error = against["same_top"]["share"], against["same_top"]["standard_error"]
+            lost = [f"{against['kld']['mean']:.4g}", f"{top:.1%}", f"{against['perplexity_ratio']['ratio']:.4f}"]
+            if error is not None:
+                plotted.append((file["file"], top, (max(0.0, top - Z_95 * error), min(1.0, top + Z_95 * error))))
+        speed, memory = cost["generated_tokens_per_second"], cost["peak_memory_bytes"]
+        rows.append([file["file"], f"{file['bytes'] / 1e6:,.1f} MB", *lost, f"{speed:,.1f}", f"{memory / 1e6:,.0f} MB"])
+    head = [
+        "file", "size", "mean KL divergence, nats", "same likeliest token", "perplexity, times the reference's", "tokens/s",
+        "peak memory",
+    ]  # fmt: skip
+    table = table_html(head, rows, caption=f"The quant card, against {card['reference']}")
+    title = "The same likeliest token as the reference, with its 95% interval"
+    return table + (intervals_svg(title, plotted) if plotted else "")
 
 
 def quantization_html(found: dict[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
     medllama eval --gguf FILE --panel ratings.jsonl --output results.json
 
-A line of the file is what the app exports: item_id, rater, model_a, model_b, choice (a, b, tie or both_bad), relevance_a,
-relevance_b, accuracy_a, accuracy_b, coherence_a, coherence_b (1 to 5 or null), comment, time. Which side a model stood on is turned
-back here. Somebody who rates a pair twice is counted once, with the later line.
+A line of the file is what the app exports, as JSONL or, where it ends in .csv, as CSV: item_id, rater, model_a, model_b, choice
+(a, b, tie or both_bad), relevance_a, relevance_b, accuracy_a, accuracy_b, coherence_a, coherence_b (1 to 5 or null), comment, time.
+Which side a model stood on is turned back here. Somebody who rates a pair twice is counted once, with the later line.
 
 Agreement is Krippendorff's alpha (the `krippendorff` package): nominal for choices, ordinal for ratings; 1 is perfect, 0 what chance
 gives. Items with a single rater say nothing about it. Intervals of win rates draw whole items again, since raters of one item
@@ -13,8 +13,10 @@ saw the same answers.
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ import numpy
 
 from eval.statistics import bootstrap_interval
 from medllama.errors import InputError
-from medllama.files import read_jsonl, sha256_file
+from medllama.files import read_jsonl, read_text, sha256_file
 
 CHOICES = ("a", "b", "tie", "both_bad")
 ASPECTS = ("relevance", "accuracy", "coherence")
+SCORES = tuple(f"{aspect}_{side}" for aspect in ASPECTS for side in "ab")
 HINT = "the app's page exports ratings in this form; DESIGN: item_id, rater, model_a, model_b, choice, ..."
 RESAMPLES = 10_000
 PROTOCOL = (
@@ -40,7 +43,7 @@ def panel(path: Path, seed: int) -> dict[str, Any]:
     """What the ratings in a file say. Raises InputError with file and line for what is no rating."""
     latest: dict[tuple[str, ...], Rating] = {}
     lines = 0
-    for place, value in read_jsonl(path, HINT):
+    for place, value in read_ratings(path):
         rating, lines = _rating(value, place), lines + 1
         key = (rating["item_id"], rating["rater"], *rating["pair"])
         if key not in latest or rating["time"] >= latest[key]["time"]:
@@ -59,6 +62,27 @@ def panel(path: Path, seed: int) -> dict[str, Any]:
         "raters": len({rating["rater"] for rating in ratings}),
         "pairs": [_pair(pair, [it for it in ratings if it["pair"] == pair], seed) for pair in pairs],
     }
+
+
+def read_ratings(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every rating with its place, `file:line`."""
+    if path.suffix.lower() != ".csv":
+        yield from read_jsonl(path, HINT)
+        return
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
+    try:
+        for row in rows:
+            yield f"{path}:{rows.line_num}", {name: _cell(name, text) for name, text in row.items()}
+    except csv.Error as error:
+        raise InputError(f"{path}:{rows.line_num} is not CSV: {error}", hint=HINT) from None
+
+
+def _cell(name: str | None, text: Any) -> Any:
+    """A cell as the app meant it: a score, or a text without the apostrophe that keeps it from being a formula."""
+    if name in SCORES:
+        return int(text) if text in ("1", "2", "3", "4", "5") else text or None
+    is_guarded = isinstance(text, str) and text[:1] == "'" and text[1:2] in tuple("=+-@\t\r")
+    return text[1:] if is_guarded else text
 
 
 def _rating(value: dict[str, Any], place: str) -> Rating:

@@ -12,8 +12,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
 
 from app.api import cut, held_back
+from app.api_errors import add_error_handlers
+from app.guard import given_password
 from tests.app.serving import BROKEN, SLOW, Server, served
 
 QUESTION = [{"role": "user", "content": "Which gland does Graves disease affect?"}]
@@ -130,6 +134,7 @@ def test_text_is_text(client: openai.OpenAI) -> None:
         ({"messages": [{"role": "user", "content": "a" * 100_001}]}, 400, "100,001 characters are too many"),
         ({"messages": [{"role": "user", "content": "gout " * 2000}]}, 400, "tokens long, and tiny-F16 sees 1,024"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, 400, "the last message must be the user's"),
+        ({"messages": [{"role": "user", "content": "half \ud800"}]}, 400, "a lone surrogate"),
         ({"messages": [*QUESTION, *QUESTION]}, 400, ""),
         ({"messages": QUESTION, "temperature": 2.5}, 400, "temperature: Input should be less than or equal to 2"),
         ({"messages": QUESTION, "seed": -1}, 400, "seed: "),
@@ -145,7 +150,11 @@ def test_text_is_text(client: openai.OpenAI) -> None:
 def test_what_is_not_understood_is_refused_by_name(
     http: httpx.Client, body: dict[str, Any], status: int, message: str
 ) -> None:
-    answer = http.post("/v1/chat/completions", json={"model": "tiny-F16", **body})
+    def post(given: dict[str, Any]) -> httpx.Response:
+        content = json.dumps(given)  # httpx's own `json` cannot write half a character
+        return http.post("/v1/chat/completions", content=content, headers={"content-type": "application/json"})
+
+    answer = post({"model": "tiny-F16", **body})
     if message == "":  # two questions in a row: this template takes them, another may refuse
         assert answer.status_code in (200, 400)
         return
@@ -153,7 +162,7 @@ def test_what_is_not_understood_is_refused_by_name(
     error = answer.json()["error"]
     assert message in error["message"]
     assert error["type"] == "invalid_request_error"
-    streamed = http.post("/v1/chat/completions", json={"model": "tiny-F16", "stream": True, **body})
+    streamed = post({"model": "tiny-F16", "stream": True, **body})
     assert streamed.status_code == status, "a stream that cannot begin says so with its status"
 
 
@@ -166,6 +175,7 @@ def test_what_clients_send_without_effect_is_taken(http: httpx.Client) -> None:
 def test_errors_are_json_whatever_is_sent(http: httpx.Client) -> None:
     for method, path, given, status in (
         ("POST", "/compare", {"content": "{not json", "headers": {"content-type": "application/json"}}, 400),
+        ("POST", "/compare", {"content": "[" * 100_000, "headers": {"content-type": "application/json"}}, 400),
         ("POST", "/compare", {"content": json.dumps({"messages": QUESTION})}, 400),  # no JSON by its own word
         ("POST", "/compare", {"content": b"x" * 1_000_001, "headers": {"content-type": "application/json"}}, 413),
         (
@@ -184,6 +194,20 @@ def test_errors_are_json_whatever_is_sent(http: httpx.Client) -> None:
         assert answer.json()["error"]["message"]
     own = {"origin": str(http.base_url).rstrip("/")}
     assert http.post("/compare", json={"messages": QUESTION, "max_tokens": 1}, headers=own).status_code == 200
+
+
+def test_what_nobody_foresaw_is_json_too() -> None:
+    application = FastAPI()
+    add_error_handlers(application)
+
+    @application.get("/")
+    def breaks() -> None:
+        raise RuntimeError("broken by the test")
+
+    answer = TestClient(application, raise_server_exceptions=False).get("/")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "broken by the test" not in answer.text
 
 
 def test_the_description_stands_by_itself(http: httpx.Client) -> None:
@@ -218,6 +242,12 @@ def test_with_a_password_the_api_asks_for_it(embedded: list[Path], tmp_path: Pat
         assert httpx.get(f"{url}healthz").json() == {"status": "ok", "waiting": 0}
         with openai.OpenAI(base_url=f"{url}v1", api_key="correct horse") as client:
             assert client.chat.completions.create(**body).choices  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("kind", ["Bearer", "bearer "])
+def test_a_password_has_any_letters(kind: str) -> None:
+    request = Request({"type": "http", "headers": [(b"authorization", f"{kind} größer als 8".encode())]})
+    assert given_password(request) == "größer als 8"
 
 
 def test_a_model_that_breaks_is_told_and_the_server_lives(embedded: list[Path]) -> None:

@@ -25,11 +25,13 @@ def test_a_question_a_line_or_an_object_a_line() -> None:
     [
         ("  \n", "there is no question"),
         ("a\n" * 501, "501 questions are too many"),
+        ("a" * 400_001, "more than 400,000 characters"),
         ("a\n" + "b" * 4001, "line 2: 4,001 characters"),
         ('{"question": "a"}\nnot json', "line 2 is not JSON"),
         ('{"question": "a"}\n[1]', "line 2 has no question"),
         ('{"question": 5}', "line 1 has no question"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "line 1 has no question"),
+        (r'{"question": "half a character: \ud800"}', "line 1 has no question"),
         ('{"messages": [5]}', "line 1 has no question"),
     ],
 )

@@ -131,6 +131,15 @@ def test_what_does_not_fit_is_told_and_stays_in_the_box(page: Any) -> None:
     assert page.locator("#earlier .question").count() == 0
 
 
+def test_a_question_that_is_too_long_is_refused_and_not_cut(page: Any) -> None:
+    page.get_by_label("Your question").fill("a" * 100_000)
+    page.keyboard.press("Enter")
+    page.get_by_text("A question has at most 4,000 characters.").wait_for()
+    assert page.locator("#newest .question").count() == 0
+    page.wait_for_timeout(300)
+    ask(page, "What is gout?")
+
+
 def test_a_model_that_breaks_is_told_and_the_next_question_is_answered(browser: Any, embedded: list[Path]) -> None:
     with served("--model", str(embedded[0]), prepare=BROKEN) as running:
         page = Watched(browser, running.url).page

@@ -133,6 +133,20 @@ def test_the_ratings_are_shown_by_rater_and_saved_for_eval(page: Any, folder: Pa
     assert all(it["model_a"] != it["model_b"] for it in records)
 
 
+def test_a_question_is_kept_only_where_its_own_box_is_ticked(page: Any, folder: Path) -> None:
+    open_tab(page, "Blind")
+    judge(page, "Is this one kept?", "Tie", "EF")
+    page.get_by_label("Keep the question and both answers").check()
+    save(page)
+    judge(page, "Is the next one kept?", "Tie", "EF")
+    save(page)
+    kept = rows(folder / "ratings.sqlite", "SELECT messages FROM ratings WHERE rater = 'EF' ORDER BY id")
+    assert "Is this one kept?" in kept[0][0]
+    assert kept[1] == (None,)
+    unkept = "SELECT text FROM answers JOIN ratings ON rating = id WHERE rater = 'EF' AND messages IS NULL"
+    assert rows(folder / "ratings.sqlite", unkept) == [(None,), (None,)]
+
+
 def test_a_judgement_needs_a_choice_and_a_name(page: Any) -> None:
     open_tab(page, "Blind")
     page.get_by_label("Question to judge").fill(EXAMPLE)
@@ -167,6 +181,18 @@ def test_a_file_of_questions_is_answered_to_a_table_that_can_be_saved(page: Any,
     page.get_by_label(re.compile("Questions, one a line")).fill('{"question": 5}')
     page.get_by_role("button", name="Answer all").click()
     page.get_by_text("line 1 has no question").wait_for()
+
+
+@pytest.mark.parametrize("data", [b"What is gout?\n" * 40_000, b"\x00\xff\xfe GGUF", "für".encode("latin-1")])
+def test_a_file_that_is_no_list_is_not_opened(page: Any, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "questions.txt").write_bytes(data)
+    open_tab(page, "Batch")
+    page.locator("#questions textarea").fill("What was here before?")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Open a file").click()
+    chooser.value.set_files(tmp_path / "questions.txt")
+    page.get_by_text("The file is no text in UTF-8, or larger than 400,000 bytes.").wait_for()
+    assert page.locator("#questions textarea").input_value() == "What was here before?"
 
 
 def test_a_batch_stops_and_others_are_answered_between_its_questions(browser: Any, embedded: list[Path]) -> None:

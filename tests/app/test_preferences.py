@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+from pathlib import Path
 
 import pytest
 from scipy import optimize, stats
 
-from app.preferences import Versus, bradley_terry, versus, wilson
+from app.preferences import Versus, bradley_terry, latest, versus, wilson
 from app.preferences_view import preferences_html
+from app.ratings import as_jsonl
+from eval.panel import panel
 
 
 def rating(a: str, b: str, choice: str, **given: object) -> dict[str, object]:
@@ -32,6 +35,20 @@ def test_a_win_counts_for_the_model_whatever_its_side() -> None:
     assert found == Versus("tuned", "base", won=2, lost=1, tied=1, both_bad=2)
     assert found.win_rate == pytest.approx(2 / 3)
     assert versus([rating("base", "tuned", "tie")], ["base", "tuned"])[0].win_rate is None
+
+
+def test_somebody_who_judges_again_counts_once_as_in_eval(tmp_path: Path) -> None:
+    ratings = [
+        rating("base", "tuned", "b", time="2026-01-01"), rating("tuned", "base", "both_bad", time="2026-01-02"),
+        rating("base", "tuned", "b", rater="CD", time="2026-01-01"), rating("base", "other", "a", time="2026-01-01"),
+    ]  # fmt: skip
+    assert latest(ratings) == ratings[1:]
+    (tmp_path / "ratings.jsonl").write_text(as_jsonl(ratings))
+    counted = {tuple(pair["models"]): pair for pair in panel(tmp_path / "ratings.jsonl", 0)["pairs"]}
+    for shown in versus(latest(ratings), ["base", "tuned", "other"]):
+        pair = counted[tuple(sorted((shown.model, shown.other)))]
+        assert (shown.won, shown.lost) == (pair["wins"][shown.model]["count"], pair["wins"][shown.other]["count"])
+        assert (shown.tied, shown.both_bad) == (pair["ties"]["count"], pair["both_bad"]["count"])
 
 
 def test_the_score_of_two_is_the_log_odds() -> None:

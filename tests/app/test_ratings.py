@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.ratings import PANEL, RatedAnswer, Rating, Ratings, as_csv, as_jsonl
+from eval.panel import panel, read_ratings
 from medllama.errors import InputError
 
 MESSAGES = [{"role": "user", "content": "What is gout, secretly?"}]
@@ -44,6 +46,18 @@ def test_a_spreadsheet_computes_nothing(tmp_path: Path) -> None:
     assert dict(zip(head, row, strict=True))["comment"] == "'=1+1, and a comma"
     assert dict(zip(head, row, strict=True))["accuracy_a"] == ""
     assert as_csv([]).strip() == ",".join(PANEL)
+
+
+def test_eval_reads_the_same_panel_from_either_file(tmp_path: Path) -> None:
+    store = Ratings(tmp_path / "ratings.sqlite")
+    for rater, choice, comment in (("=1+1", "a", 'two\nlines, "quoted"'), ("5", "b", ""), ("ö'", "tie", "-")):
+        store.add(replace(RATING, rater=rater, choice=choice, comment=comment), ANSWERS, messages=None, **GIVEN)  # type: ignore[arg-type]
+    found = []
+    for name, text in (("ratings.jsonl", as_jsonl(store.panel())), ("ratings.csv", as_csv(store.panel()))):
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        found.append([rating for _, rating in read_ratings(tmp_path / name)])
+        assert panel(tmp_path / name, seed=0)["raters"] == 3
+    assert [it | {"comment": it["comment"] or ""} for it in found[1]] == found[0]
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

@@ -51,6 +51,31 @@ def test_every_figure_of_the_files_is_shown(tmp_path: Path) -> None:
     assert html.count("<circle") == 2
 
 
+def test_the_quant_card_is_shown_where_eval_made_one(tmp_path: Path) -> None:
+    cost = {"generated_tokens_per_second": 41.26, "peak_memory_bytes": 52_000_000}
+    lost = {
+        "kld": {"mean": 0.031234}, "same_top": {"share": 0.9, "standard_error": 0.02}, "perplexity_ratio": {"ratio": 1.0512}
+    }  # fmt: skip
+    files = [
+        {"file": "<b>a-Q4_K_M.gguf", "bytes": 3_200_000, "against_reference": lost, "cost": cost},
+        {"file": "a-F16.gguf", "bytes": 10_000_000, "against_reference": None, "cost": cost},
+    ]
+    html = html_of(tmp_path, EVALUATION | {"quant_card": {"reference": "a-F16.gguf", "files": files}}, CERTIFICATE)
+    for shown in (
+        "against a-F16.gguf",
+        "0.03123",
+        "90.0%",
+        "1.0512",
+        "41.3",
+        "52 MB",
+        "it is the reference",
+        "86.1% to 93.9%",
+    ):
+        assert shown in html
+    assert "<b>" not in html
+    assert html.count("<circle") == 3
+
+
 def test_what_is_missing_or_broken_is_said_section_by_section(tmp_path: Path) -> None:
     assert html_of(tmp_path, None, None).count("Not there yet: ") == 3
     assert "medllama eval makes it." in html_of(tmp_path, None, CERTIFICATE)

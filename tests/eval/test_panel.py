@@ -85,6 +85,20 @@ def test_what_is_no_rating_is_named(change: dict[str, Any], said: str, tmp_path:
     assert caught.value.message.startswith(f"{path}:2")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("item_id;rater\n1;x\n", "ratings.csv:2: item_id is no text"),
+        ("item_id,rater,model_a,model_b,choice,accuracy_a\n1,x,base,tuned,a,4.5\n", "accuracy_a is '4.5'"),
+        ("item_id,rater,model_a,model_b,choice\n", "has no ratings"),
+    ],
+)
+def test_what_is_no_table_of_ratings_is_named(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        panel(tmp_path / "ratings.csv", 0)
+
+
 def test_a_panel_needs_no_task(ggufs: dict[str, Path], tmp_path: Path) -> None:
     ratings = write_jsonl(tmp_path / "ratings.jsonl", [rating("1", "x", "b"), rating("1", "y", "b")])
     result = evaluate(EvalConfig(ggufs["model"], tmp_path / "results.json", panel=ratings, domain_prompts=False))
