@@ -99,7 +99,7 @@ def test_what_is_wrong_with_a_model_shows_before_the_server_starts(
     (tmp_path / "text.gguf").write_text("no GGUF")
     assert main(["app", "--model", str(tmp_path / "text.gguf"), "--port", "0"]) == 1
     shown = capsys.readouterr()
-    assert shown.err.startswith(f"error: {tmp_path}/text.gguf is no GGUF that can be read")
+    assert shown.err.startswith(f"error: {tmp_path}/text.gguf is no GGUF, or it is cut short")
     assert "http://" not in shown.err
     assert main(["app", "--model", "a.gguf", "--host", "0.0.0.0"]) == 2
     assert "needs a --password-file" in capsys.readouterr().err
