@@ -57,10 +57,14 @@ BOILERPLATE_LINE = re.compile(r"(?im)^[ \t]*open in a (?:separate|new) window[ \
 
 IDENTIFIERS = {
     "link with a token": re.compile(
-        r"(?i)\bhttps?://(?:[^\s/@:]{1,99}:[^\s/@]{1,99}@\S{1,500}|[^\s?#]{1,300}[?#][^\s]{0,500}?"
-        r"(?:token|key|sig|signature|session|sessionid|auth|password|pwd|code|sid)=[^\s)>\]]{1,500})"
+        r"(?i)\b(?:https?://|www\.)(?:[^\s/@:]{1,99}:[^\s/@]{1,99}@\S{1,500}|[^\s?#]{1,300}[?#][^\s]{0,500}?"
+        r"(?:token|key|sig|signature|session|sessionid|auth|password|pwd|code|sid)=[^\s)>\]]{1,500}"
+        r"|[^\s?#]{1,300}/(?:eyJ[\w-]{8}|(?:reset|verify|confirm|invite|token|magic|unsubscribe|login|auth)[\w-]{0,20}/[\w.=-]{12})"
+        r"[^\s)>\]]{0,500})"
     ),
-    "e-mail address": re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"),
+    "e-mail address": re.compile(
+        r"(?<![\w.+-])[\w.+-]{1,64}(?:@| ?[(\[]at[)\]] ?)(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
+    ),
     "social security number": re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"),
     "medical record number": re.compile(
         r"(?i)\b(?:mrn|medical record (?:number|no\.?)|patient id|hospital (?:number|no\.?))\s{0,3}[:#]?\s{0,3}\d[\d-]{3,14}\b"
@@ -68,6 +72,9 @@ IDENTIFIERS = {
     "telephone number": re.compile(
         r"(?<![\w.+/-])(?:(?:\+|00)\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4}"
         r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|(?:1[ .-])?\d{3}[.-]\d{3}[.-]\d{4}|\d{3} \d{3}-\d{4})(?![\w/-]|\.\d)"
+        # digits and spaces alone are a number of anything, unless a word says that one can be called
+        r"|(?i:(?<=\bcall )|(?<=\bphone )|(?<=\bphone: )|(?<=\btel )|(?<=\btel\. )|(?<=\btel: )|(?<=\bme at )|(?<=\bme on )"
+        r"|(?<=\bus at )|(?<=\bus on ))\(?\d(?:[ ().-]{0,2}\d){7,13}(?![\w/-]|\.\d)"
     ),
     "date of birth": re.compile(
         r"(?i)\b(?:d\.?o\.?b\.?|date of birth|born on)\s{0,3}:?\s{0,3}"

@@ -28,6 +28,10 @@ RESTRICTED = frozenset({"LicenseRef-PhysioNet-Credentialed-1.5.0", "LicenseRef-R
 # A Creative Commons licence whose version the work does not state, or which SPDX does not list for its country. What
 # stands behind CC-BY(-SA) is a version and a country, so never NC or ND.
 OPEN_PATTERN = re.compile(r"(?:LicenseRef-)?CC-BY(?:-SA)?(?:-[1-4]\.[015](?:-(?!NC|ND)[A-Z]{2,3}|-SCOTLAND)?)?")
+# NC as a part of a name, and the words for it: PolyForm-Noncommercial-1.0.0, NCGL-UK-2.0, a hospital's LicenseRef-research-only.
+RESTRICTING = re.compile(
+    r"-NC(?:-|$)|^NCGL-|non-?commercial|research-only|credentialed|restricted|physionet|mimic", re.IGNORECASE
+)
 NEAR_MISSES = (*sorted(OPEN_LICENCES), "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0")
 
 
@@ -53,4 +57,4 @@ def may_be_published(expression: str) -> bool:
 def needs_permission(expression: str) -> bool:
     """Whether data under `expression` is refused unless a person allows that licence by name: non-commercial, credentialed."""
     names = set(expression.replace("(", " ").replace(")", " ").split())
-    return bool(names & RESTRICTED) or any("-NC-" in name or name.endswith("-NC") for name in names)
+    return bool(names & RESTRICTED) or any(RESTRICTING.search(name) for name in names)

@@ -64,8 +64,8 @@ def prepare(config: PrepareConfig) -> StageResult:
     _require_permission(requests, config)
     if others := evaluation_files(config)[1]:
         progress.message(
-            f"warning: training is not compared with {', '.join(others)}: only JSONL files are; give their files as "
-            "--source too, or as --decontaminate FILE.jsonl"
+            f"warning: training is not compared with {', '.join(others)}: no JSONL, JSON, CSV or "
+            "Parquet of theirs is named; give it as --decontaminate FILE"
         )
     tallies = [
         Tally(request, load_source(request.kind), inputs_sha256(files))

@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 Split = Literal["train", "validation", "test", "multiple_choice"]
 """The file that a record goes to. Multiple-choice items are a test of their own."""
+LETTERS = "ABCDEFGHIJ"
+"""Of the options of a multiple-choice item, as `eval` and the columns of Parquet have them."""
 NO_LICENCE = "NOASSERTION"
 """SPDX's word for a licence that nobody has stated. Such a record trains and is never published."""
 
@@ -109,14 +111,23 @@ def plain_text(text: object) -> dict[str, Any]:
     return {"text": content}
 
 
-def multiple_choice(question: str, options: Mapping[str, str], answer: str) -> dict[str, Any]:
-    """The content of a multiple-choice item; `answer` is the letter of the right option."""
-    if len(options) < 2 or answer not in options:
+def multiple_choice(question: object, options: Mapping[str, object], answer: object) -> dict[str, Any]:
+    """The content of a multiple-choice item; `answer` is the letter of the right option. Options are lettered from A on."""
+    letters = LETTERS[: len(options)]
+    if len(options) < 2 or set(options) != set(letters):
+        raise Malformed("options are not lettered from A on", _shortened(list(options)))
+    if answer not in list(options):
         raise Malformed("answer is none of the options", _shortened(answer))
-    texts = {letter: checked_text(option).strip() for letter, option in options.items()}
-    if not checked_text(question).strip() or not all(texts.values()):
+    texts = {letter: _stated(options[letter]) for letter in letters}
+    if not (asked := _stated(question)) or not all(texts.values()):
         raise Malformed("empty question or option")
-    return {"question": question.strip(), "options": texts, "answer": answer}
+    return {"question": asked, "options": texts, "answer": answer}
+
+
+def _stated(text: object) -> str:
+    if not isinstance(text, str):
+        raise Malformed("question or option is not text", _shortened(text))
+    return checked_text(text).strip()
 
 
 def checked_text(text: str) -> str:

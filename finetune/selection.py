@@ -10,6 +10,7 @@ Each step counts in the tallies what it leaves out. Everything here works on tab
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from finetune.blocks import FEATURES, Corpus
 from finetune.config import PrepareConfig
 from finetune.data_card import Tally
 from finetune.decontamination import EvaluationIndex, Item, find_overlaps, item_of
+from finetune.evaluation_sets import SUFFIXES, evaluation_rows
 from finetune.splitting import SPLIT_CODES, first_of_each, ranked, with_training_records
 from finetune.writing import lines_of
 from medllama.errors import InputError
@@ -29,6 +31,7 @@ from medllama.files import read_jsonl
 
 # Features, a copy of them that is sorted, and the index of near duplicates; a line more costs 4 bytes. A test measures it.
 MEMORY_BYTES_PER_DOCUMENT = 2 * FEATURES.itemsize + near_duplicates.MEMORY_BYTES_PER_DOCUMENT
+NO_TEST = re.compile(r"train|ground_truth")  # files of an evaluation set's folder that hold nothing that is measured
 
 
 @dataclass
@@ -110,11 +113,18 @@ def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, wo
 
 
 def evaluation_files(config: PrepareConfig) -> tuple[list[Path], list[str]]:
-    """The JSONL files among the tasks of eval (FILE, or NAME:FILE), and the tasks that cannot be compared with."""
+    """The files of the tasks of eval (FILE, or NAME:PATH), and the tasks that have none here to be compared with."""
     files, others = [], []
     for task in config.decontaminate:
-        path = Path(task) if Path(task).is_file() else Path(task.partition(":")[2] or task)
-        if path.suffix != ".jsonl":
+        path = Path(task) if Path(task).exists() else Path((task.partition(":")[2] or task).partition("?")[0])
+        if path.is_dir():
+            found = sorted(
+                file for file in path.rglob("*") if file.suffix in SUFFIXES and not NO_TEST.search(file.name)
+            )
+            files += found
+            others += [] if found else [task]
+            continue
+        if path.suffix not in SUFFIXES:
             others.append(task)
             continue
         if not path.is_file():
@@ -126,7 +136,7 @@ def evaluation_files(config: PrepareConfig) -> tuple[list[Path], list[str]]:
 def _evaluated_items(config: PrepareConfig, corpus: Corpus, selection: Selection) -> Iterator[Item]:
     """What will be measured: the evaluation sets that are named, and the multiple-choice items of the sources."""
     for path in evaluation_files(config)[0]:
-        found = [item_of(record, path.name, place.rpartition(":")[2]) for place, record in read_jsonl(path)]
+        found = [item_of(record, path.name, place.rpartition(":")[2]) for place, record in evaluation_rows(path)]
         if not any(found):
             raise InputError(
                 f"{path} has no question, messages or text", hint="--decontaminate takes the tasks of medllama eval"

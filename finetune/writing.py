@@ -19,12 +19,12 @@ from typing import Any
 import numpy
 
 from finetune.blocks import Corpus
+from finetune.records import LETTERS
 from medllama import progress
 
 OPEN_FILES = 200  # of the blocks; below the usual limit of 1,024
 PARQUET_ROWS = 1000
 PROVENANCE = ("source", "document_id", "licence", "sha256")
-LETTERS = "ABCDEFGHIJ"
 
 
 def lines_of(corpus: Corpus, documents: numpy.ndarray) -> Iterator[bytes]:

@@ -37,11 +37,7 @@ def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     training_ids = set(TRAINING_IDS.read_text(encoding="ascii").split())
     for path in files:
         assert path is not None
-        for row in json_table_rows(path):
-            if isinstance(row, Dropped):
-                yield row
-                continue
-            place, pmid, item = row
+        for place, pmid, item in json_table_rows(path):
             if test_ids is None and pmid not in training_ids:
                 yield Dropped("may be of the official test", place, is_bad=False)
             elif test_ids is not None and pmid in test_ids:

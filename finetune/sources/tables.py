@@ -61,32 +61,42 @@ def jsonl_rows(path: Path) -> Rows:
 
 
 def csv_rows(path: Path, delimiter: str = ",", columns: tuple[str, ...] | None = None) -> Rows:
-    """The rows under a header, or under `columns` where the file has none. A row of another width is broken."""
+    """The rows under a header, or under `columns` where the file has none. A row of another width is broken.
+
+    Where a quotation mark stands wrong nobody knows how many rows its lines were: each line counts as one, and what follows is read.
+    """
     csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         # Strict: a quotation mark that never closes is an error, and not a cell that holds the rest of the file.
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            names = columns or tuple(name.strip() for name in next(reader, ()))
-            if not names:
-                return
-            if len(set(names)) != len(names):
-                raise InputError(f"{path}:1 names a column twice: {', '.join(names)}", hint="rename one of them")
-            while True:
+            names = columns or _header(path, reader)
+            while names:
                 begins = reader.line_num + 1
-                cells = next(reader, None)
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    for line in range(begins, reader.line_num + 1):
+                        yield Dropped("not CSV", f"{path}:{line}", f"{error}, in line {reader.line_num}")
+                    continue
                 if cells is None:
                     return
-                if not cells:
-                    continue
                 if len(cells) == len(names):
                     yield f"{path}:{begins}", dict(zip(names, cells, strict=True))
-                else:
+                elif cells:
                     yield Dropped("another width", f"{path}:{begins}", f"{len(cells)} cells under {len(names)} columns")
-        except csv.Error as error:
-            yield Dropped("not CSV", f"{path}:{reader.line_num}", f"{error}; nothing after it is read")
         except UnicodeDecodeError as error:
             raise not_utf8(path, f"{path} is", error.object[error.start], error.start) from None
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> tuple[str, ...]:
+    try:
+        names = tuple(name.strip() for name in next(reader, ()))
+    except csv.Error as error:
+        raise InputError(f"{path}:1 is no header of CSV: {error}", hint="correct its quotation marks") from None
+    if len(set(names)) != len(names):
+        raise InputError(f"{path}:1 names a column twice: {', '.join(names)}", hint="rename one of them")
+    return names
 
 
 def json_list_rows(path: Path) -> Rows:
@@ -102,10 +112,10 @@ def json_list_rows(path: Path) -> Rows:
                 else:
                     yield Dropped("not an object", f"{path}#{number}", type(value).__name__)
         except ijson.JSONError as error:
-            yield Dropped("not JSON", f"{path}#{number + 1}", f"{one_line(error)}; nothing after it is read")
+            raise _broken_off(f"{path}#{number + 1}", error) from None
 
 
-def json_table_rows(path: Path) -> Iterator[tuple[str, str, Any] | Dropped]:
+def json_table_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
     """(place, key, value) of one JSON object, parsed as a stream; the place is `file#key`."""
     import ijson
 
@@ -115,7 +125,7 @@ def json_table_rows(path: Path) -> Iterator[tuple[str, str, Any] | Dropped]:
             for key, value in ijson.kvitems(_without_bom(file), "", use_float=True):
                 yield f"{path}#{key}", key, value
         except ijson.JSONError as error:
-            yield Dropped("not JSON", f"{path}#{key}", f"{one_line(error)}; nothing after it is read")
+            raise _broken_off(f"{path}#{key}", error) from None
 
 
 def parquet_rows(path: Path) -> Rows:
@@ -142,6 +152,14 @@ def not_utf8(path: Path, place: str, byte: int, start: int) -> InputError:
     return InputError(
         f"{place} not UTF-8: byte {byte:#04x} at column {start + 1}",
         hint=f"convert it first, for example: iconv -f latin1 -t utf-8 {path} > {path}.utf8",
+    )
+
+
+def _broken_off(place: str, error: Exception) -> InputError:
+    """How much of the file is lost cannot be told, so it is not counted as one bad record: it stops the run."""
+    return InputError(
+        f"{place}: not JSON, so nothing from here on can be read: {one_line(error)}",
+        hint="copy the file again, or mend it",
     )
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from finetune.config import PrepareConfig
 from finetune.decontamination import COMMON_ITEMS, EvaluationIndex, Item, item_of
+from finetune.evaluation_sets import evaluation_rows
 from finetune.prepare import prepare
+from finetune.sources.pubmedqa import TRAINING_IDS
 from medllama.errors import InputError
 from medllama.pipeline import configure
 from medllama.recipe import load_recipe
@@ -150,11 +152,44 @@ def test_in_a_run_what_eval_measures_leaves_training(tmp_path: Path) -> None:
     assert (config.tokenizer, config.chunk_tokens) == ("base", 77)
 
 
-def test_tasks_that_are_no_jsonl_are_said_not_to_be_compared(
+def test_tasks_without_a_file_here_are_said_not_to_be_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_jsonl(tmp_path / "c.jsonl", chats(("q", "a")))
     exam = write_jsonl(tmp_path / "exam.jsonl", [{"question": LONG, "options": {"A": "Gout", "B": "Mumps"}}])
-    tasks = ("mmlu-medical", "medmcqa:dev.json", f"medqa:{exam}")
+    tasks = ("mmlu-medical", "medmcqa", f"medqa:{exam}")
     prepare(PrepareConfig(source=(f"jsonl:{source}",), output_dir=tmp_path / "data", decontaminate=tasks))
-    assert "training is not compared with mmlu-medical, medmcqa:dev.json:" in capsys.readouterr().err
+    assert "training is not compared with mmlu-medical, medmcqa:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["csv", "folder", "table", "lines", "list"])
+def test_evaluation_sets_in_their_publishers_forms_are_compared_with(tmp_path: Path, form: str) -> None:
+    row = {"id": "1", "question": LONG, "opa": "Gout", "opb": "Mumps", "cop": 1}
+    csv_text = f'"{LONG}",Gout,Mumps,Rabies,Tetanus,A\n'
+    written = {
+        "csv": ("anatomy_test.csv", csv_text),
+        "folder": ("data/anatomy_test.csv", csv_text),
+        "table": ("ori_pqal.json", json.dumps({"123": {"QUESTION": "Why?", "CONTEXTS": ["x", LONG]}}, indent=1)),
+        "lines": ("dev.json", json.dumps(row) + "\n" + json.dumps(row) + "\n"),
+        "list": ("list.json", json.dumps([row])),
+    }
+    name, content = written[form]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    task = f"mmlu-medical:{tmp_path}/data" if form == "folder" else f"medmcqa:{tmp_path}/{name}"
+    plain = [(f"question {number} on something else", f"answer {number}") for number in range(40)]
+    source = write_jsonl(tmp_path / "c.jsonl", chats(*plain, (f"Consider this. {LONG}.", "It is gout.")))
+    prepare(
+        PrepareConfig(source=(f"jsonl:{source}",), output_dir=tmp_path / "out", decontaminate=(task,), test_share=0)
+    )
+    card = json.loads((tmp_path / "out" / "data_card.json").read_text())
+    assert card["decontamination"]["documents_left_out"] == 1
+
+
+def test_the_half_of_pubmedqa_that_trains_is_no_evaluation_set(tmp_path: Path) -> None:
+    known = TRAINING_IDS.read_text().split()[0]
+    item = {"QUESTION": "Why?", "CONTEXTS": [LONG]}
+    (tmp_path / "ori_pqal.json").write_text(json.dumps({known: item, "1": item, "2": item}))
+    assert [place.rpartition("#")[2] for place, _ in evaluation_rows(tmp_path / "ori_pqal.json")] == ["1", "2"]
+    (tmp_path / "test_ground_truth.json").write_text('{"2": "yes"}')
+    assert [place.rpartition("#")[2] for place, _ in evaluation_rows(tmp_path / "ori_pqal.json")] == ["2"]

@@ -132,6 +132,29 @@ def test_only_licences_known_to_be_open_are_published(expression: str, publishab
     assert may_be_published(canonical(expression)) is publishable
 
 
+@pytest.mark.parametrize(
+    ("expression", "refused"),
+    [
+        ("CC-BY-NC-4.0", True),
+        ("LicenseRef-CC-BY-NC", True),
+        ("LicenseRef-CC-BY-NC-ND-2.0-UK", True),
+        ("MIT AND CC-BY-NC-SA-4.0", True),
+        ("NCGL-UK-2.0", True),
+        ("PolyForm-Noncommercial-1.0.0", True),
+        ("LicenseRef-Non-Commercial", True),
+        ("LicenseRef-PhysioNet-Credentialed-1.6.0", True),
+        ("NCSA", False),
+        ("CC-BY-4.0", False),
+        ("LicenseRef-hospital", False),
+    ],
+)
+def test_noncommercial_and_credentialed_data_is_refused_whatever_its_licence_is_called(
+    expression: str, refused: bool
+) -> None:
+    assert needs_permission(canonical(expression)) is refused
+    assert not (refused and may_be_published(canonical(expression)))
+
+
 def test_no_licence_is_not_publishable_and_no_spdx_licence_is_an_error() -> None:
     assert not may_be_published("NOASSERTION")
     assert not may_be_published("")

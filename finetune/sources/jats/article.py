@@ -25,6 +25,7 @@ from finetune.sources.jats.marks import readable
 
 MAXIMUM_BYTES = 50_000_000
 MAXIMUM_TAGS = 2_000_000  # tags and attributes; libxml2 takes about 100 bytes for each
+MATHML = "http://www.w3.org/1998/Math/MathML"
 STYLESHEET = Path(__file__).with_name("text.xsl")
 
 NO_TEXT = (b"ref-list", b"contrib-group")
@@ -37,16 +38,40 @@ WRAPPERS = {"pmc-articleset", "articles", "article-set", "OAI-PMH", "record", "c
 NOTICES = {
     "addendum": "correction",
     "correction": "correction",
+    "corrigendum": "correction",
+    "erratum": "correction",
     "corrected-article": "",  # the article itself, corrected
     "clarification": "correction",
     "expression-of-concern": "retraction",
     "partial-retraction": "retraction",
     "removal": "retraction",
     "retraction": "retraction",
+    "retraction-notice": "retraction",
     "withdrawal": "retraction",
 }
 RETRACTED_BY = {"retraction-forward", "retraction", "partial-retraction", "retracted-by", "withdrawal", "removal"}
-RETRACTED_TITLES = ("retracted:", "retracted article", "[retracted", "withdrawn:", "(retracted", "retracted ")
+# Many a notice is filed as a letter or as "other", and its title alone says what it is.
+NOTICE_TITLES = (
+    (
+        "retraction",
+        re.compile(
+            r"(?:editorial |partial )?(?:retraction|withdrawal)(?: note| notice)?(?: to| of)?:|retraction (?:note|notice)\b"
+            r"|notice of (?:retraction|withdrawal)\b|(?:editorial )?expression of concern\b"
+        ),
+    ),
+    (
+        "correction",
+        re.compile(
+            r"(?:erratum|corrigendum|addendum)\b|(?:(?:publisher|author)(?:['’]s)? )?correction(?: notice)?(?: to)?:"
+            r"|(?:publisher|author)(?:['’]s)? correction\b"
+        ),
+    ),
+)
+RETRACTED_TYPES = {"retracted-article", "withdrawn-article", "removed-article"}
+RETRACTED_TITLES = (
+    *("retracted:", "retracted article", "[retracted", "(retracted", "retracted "),
+    *("withdrawn:", "removed:", "temporary removal:"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,11 +106,10 @@ def read_articles(content: bytes, options: Options | None = None) -> list[Articl
 
 def article_of(element: Any, options: Options) -> Article:
     """An <article> element as an Article."""
-    notice = NOTICES.get(element.get("article-type", ""), "")
     return Article(
         document_id=document_id(element),
         licence=decide(element),
-        notice=notice,
+        notice=notice_of(element),
         is_retracted=is_retracted(element),
         line=element.sourceline or 1,
         text=text_of(element, options),
@@ -122,15 +146,31 @@ def document_id(element: Any) -> str:
     return f"PMID:{found['pmid']}" if found.get("pmid") else ""
 
 
+def notice_of(element: Any) -> str:
+    """What an article is beside an ordinary one: told by its type, by a link to what it retracts, or by its title."""
+    kind = element.get("article-type", "").lower()
+    if kind in NOTICES:
+        return NOTICES[kind]
+    if "retracted-article" in _related_types(element):
+        return "retraction"
+    title = _title(element)
+    return next((notice for notice, pattern in NOTICE_TITLES if pattern.match(title)), "")
+
+
 def is_retracted(element: Any) -> bool:
-    """Whether the article says of itself that it was retracted: by a link to the notice, or by its title."""
-    meta = element.find("front/article-meta")
-    if meta is None:
-        return False
-    if any(related.get("related-article-type") in RETRACTED_BY for related in meta.findall("related-article")):
-        return True
-    title = meta.find("title-group/article-title")
-    return title is not None and "".join(title.itertext()).strip().lower().startswith(RETRACTED_TITLES)
+    """Whether the article says of itself that it was retracted: by its type, a link to the notice, or its title."""
+    is_typed = element.get("article-type", "").lower() in RETRACTED_TYPES
+    return is_typed or bool(_related_types(element) & RETRACTED_BY) or _title(element).startswith(RETRACTED_TITLES)
+
+
+def _related_types(element: Any) -> set[str]:
+    related = element.findall("front/article-meta/related-article")
+    return {each.get("related-article-type", "").lower() for each in related}
+
+
+def _title(element: Any) -> str:
+    title = element.find("front/article-meta/title-group/article-title")
+    return "" if title is None else " ".join("".join(title.itertext()).lower().split())
 
 
 # -------------------------------------------------------------------------------------------------------------- XML
@@ -155,6 +195,8 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
     root = etree.fromstring(content.lstrip(b" \t\r\n"), parser)
     _refuse_own_entities(root)
     _without_namespace(root)
+    if b"<math" in content:
+        _name_mathematics(root)
     if root.tag == "article":
         articles = [root]
     elif root.tag in WRAPPERS:
@@ -220,6 +262,13 @@ def _without_namespace(root: Any) -> None:
     """JATS has no namespace, but the OAI service puts its articles into one."""
     for element in list(_namespaced(root)):
         element.tag = etree.QName(element).localname
+
+
+def _name_mathematics(root: Any) -> None:
+    """Give formulas MathML's namespace where a file leaves it out, as converters do."""
+    for formula in list(root.iter("math")):
+        for element in formula.iter(etree.Element):
+            element.tag = f"{{{MATHML}}}{etree.QName(element).localname}"
 
 
 def _namespaced(root: Any) -> Iterator[Any]:

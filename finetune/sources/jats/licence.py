@@ -59,7 +59,11 @@ def decide(article: Any) -> LicenceDecision:
     notice = " ".join(flattened(element) for holder in holders for element in holder.findall("copyright-statement"))
     if not licences:
         return _decide_one((), notice)
-    decisions = [_decide_one(tuple(_declared(element)), flattened(element)) for element in licences]
+    published = _latest_publication(article)
+    decisions = [
+        _unless_reserved(_decide_one(tuple(_declared(element)), flattened(element)), element, published)
+        for element in licences
+    ]
     decided = decisions[0]
     for other in decisions[1:]:
         decided = agree(decided, other)
@@ -135,6 +139,32 @@ def _declared(licence: Any) -> Iterator[str]:
             yield "cc by" + "".join(f"-{part}" for part in re.findall(r"nc|nd|sa", match[1]))
 
 
+def _unless_reserved(decided: LicenceDecision, licence: Any, published: str) -> LicenceDecision:
+    """The decision, unless the element's attributes take it back: its type, a version it is for, a day it begins on."""
+    if not decided.is_open:
+        return decided
+    for element in (licence, *licence.iter("{*}license_ref")):
+        for name in ("license-type", "specific-use", "content-type"):
+            if CLOSED_TYPE.search(said := (element.get(name) or "").lower()):
+                return undecided(f"{decided.evidence}; but its {name} is {_shown(said)}")
+        if (begins := element.get("start_date", "").strip()) and begins[:7] > published:
+            return undecided(
+                f"{decided.evidence}; but it begins on {_shown(begins)}, and the article is of {published or 'no date'}"
+            )
+    return decided
+
+
+def _latest_publication(article: Any) -> str:
+    """`2024-06`, the latest month that the front matter names for a publication; December of a year without one."""
+    dates = [
+        f"{int(year):04d}-{int(month) if 1 <= int(month) <= 12 else 12:02d}"
+        for date in article.iterfind("front/article-meta/pub-date")
+        if (year := date.findtext("year", "").strip()).isdecimal()
+        and (month := date.findtext("month", "").strip() or "12").isdecimal()
+    ]
+    return max(dates, default="")
+
+
 @lru_cache(maxsize=1000)  # publishers repeat themselves
 def _unless_noticed(decided: LicenceDecision, notice: str) -> LicenceDecision:
     """The decision, unless the copyright statement beside the licence takes it back."""
@@ -161,8 +191,8 @@ def _decide_one(declared: tuple[str, ...], text: str) -> LicenceDecision:
         told = from_url(target)
         if told is not None:
             told_by_prose.append(told)
-        elif re.search(r"creative\W*common|commons?\.org|licen[cs]es?/", target) and not re.fullmatch(NEUTRAL, target):
-            return undecided(f"the licence URL {_shown(target)} is misspelled")
+        elif re.search(STATES_TERMS, target) and not re.fullmatch(NEUTRAL, target):
+            return undecided(f"the licence URL {_shown(target)} is misspelled, or none of Creative Commons")
     names = _named(re.sub(URL, " ", prose))
     told_by_prose += [LicenceDecision(code, spdx(code), f"the words {_shown(text)}") for code in names]
     if told_by_prose and not found and not re.search(GRANT, prose) and not _is_bare_name(prose):
@@ -179,6 +209,7 @@ def _decide_one(declared: tuple[str, ...], text: str) -> LicenceDecision:
 
 
 URL = r"(?:https?:)?//[^\s<>\"']+|(?:www\.)?creative ?commons?\.(?:org|com)[^\s<>\"']*"
+STATES_TERMS = r"creative\W*common|commons?\.org|licen[cs]es?/|terms|user-?licen|tdm|polic(?:y|ies)"
 NEUTRAL = r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/?(?:licenses/?|about/?.*)?[.,;)\]]*"
 CC_URL = re.compile(
     r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/"
@@ -235,6 +266,10 @@ HARMLESS = [
         r"(?:articles|items) from ehp, especially the news section, may contain photographs or illustrations[^.]*\.?",
         r"use of materials published in ehp should be acknowledged[^.;]*[.;]?",
         r"no claim to original u\.?s\.? government works\.?",
+        r"exclusive licensee",
+        r"(?:some|no) rights reserved",
+        r"(?:without|no) (?:any )?(?:additional |further )?restrictions?",
+        r"free of charge|royalty[- ]free",
         r"(?:except|unless) (?:where |if )?otherwise (?:noted|stated|indicated|specified),?",
         r"(?:including (?:for )?|even |also (?:for )?)commercial(?:ly| (?:use|uses|purposes?))?",
         r"(?:both )?commercial(?:ly)? (?:and|or) non-?commercial(?:ly)?(?: (?:use|uses|purposes?))?",
@@ -254,14 +289,24 @@ DOUBTFUL = (
     r"please contact",
     r"all rights reserved|fair use|personal use\w*|private (?:use|study)|educational|only|limited to",
     r"(?:text|data)[- ](?:and[- ]data[- ])?mining|subscri\w+|purchase\w*|prohibit\w*|forbid\w*",
-    r"exclud\w*",
+    r"exclud\w*|exclusiv\w*|solely|strictly|restrict\w*|bar(?:s|red)|disallow\w*|den(?:y|ies|ied)",
+    r"reserved|consent|approval|authori[sz]ation|user licen\w*|publisher's (?:licen|term|choice|own|permi|polic|agree)\w*",
+    r"(?:additional|further|other|special|certain) (?:terms|conditions)|either|at the (?:choice|option) of",
+    # it is for some readers, some uses, or those who pay
+    r"(?:academic|scholarly|research|scientific|study|internal|home|industr\w+) (?:and \w+ )?"
+    r"(?:purpose|use|institution|organi[sz])\w*",
+    r"teaching|classroom|students?|members?|(?:non|not[- ]for|for)?[- ]?profit\w*",
+    r"fees?|sale|sell(?:s|ing)?|sold|re-?s(?:ale|ell\w*|old)|pay(?:s|ing|ment\w*)?|royalt\w+|buy(?:s|ing)?|charge[sd]?",
+    # it allows no changes
+    r"verbatim|intact|entirety|unchanged|in full",
     # it negates, or names a licence that this one is compared with
-    r"not|nor|neither|never|cannot|isn't|no (?:longer|creative|cc|licen)\w*|except\w*|unless",
+    r"not|nor|neither|never|cannot|isn't|no(?!\.)|except\w*|unless",
     r"other than|instead|rather than|spirit|similar|equivalent|comparable|akin|like",
     r"resembl\w*|compatible|modell?ed on|based on|inspired|in line with|consistent with|principles?",
     # it delays, or makes conditions
     r"until|embargo\w*|after|months?|will|would|if|when|once|(?<!buil[dt] )\bupon|pending|future",
-    r"as of|from (?:\w+ )?\d{4}|previously|formerly|revok\w*|expir\w*|withdr\w+",
+    r"as of|(?:from|starting|beginning|effective|since) (?:\w+ ){0,3}\d{4}|(?:one|two|three|\d+)[- ]years?|following publication",
+    r"previously|formerly|revok\w*|expir\w*|withdr\w+",
     r"may be (?:made|licen|publ|distr)\w*",
     # it speaks of a part, or of another thing than the article
     r"manuscripts?|pre-?prints?|post-?prints?|applies to|(?:some|parts?|portions?) of|fig(?:ure)?s?",
@@ -269,6 +314,10 @@ DOUBTFUL = (
     r"abstracts?|translations?|accompanying|associated|underlying",
     # it holds in one country
     r"(?:in|within|by|inside) the (?:u\. ?s\b|usa?|united states)|government|foreign",
+)
+CLOSED_TYPE = re.compile(
+    r"\b(?:closed|subscri\w*|restrict\w*|propriet\w*|standard|publisher\w*|exclusiv\w*|embargo\w*|tdm"
+    r"|am|aam|accepted\w*|author\w*|manuscript\w*|preprint\w*|supplement\w*|abstract\w*)\b"
 )
 DOUBT = re.compile(r"\b(?:" + "|".join(DOUBTFUL) + r")\b")
 

@@ -23,11 +23,13 @@
   <xsl:template match="article">
     <xsl:apply-templates select="front/article-meta/title-group"/>
     <!-- Abstracts for readers of another language, and those that only advertise the article, stay out. -->
-    <xsl:variable name="language" select="substring(concat(@xml:lang, '  '), 1, 2)"/>
+    <!-- An article that does not name its language is in that of its first abstract. -->
+    <xsl:variable name="stated" select="(@xml:lang | front/article-meta[not(../../@xml:lang)]/abstract[1]/@xml:lang)[1]"/>
+    <xsl:variable name="language" select="translate(substring($stated, 1, 2), $capitals-and-signs, $small-letters)"/>
     <xsl:apply-templates select="front/article-meta/abstract
       [not(@abstract-type = 'graphical' or @abstract-type = 'toc' or @abstract-type = 'teaser' or @abstract-type = 'web-summary'
            or @abstract-type = 'video' or @abstract-type = 'short' or @abstract-type = 'precis' or @abstract-type = 'translated')]
-      [not(@xml:lang) or $language = '  ' or substring(@xml:lang, 1, 2) = $language]"/>
+      [not(@xml:lang) or $language = '' or translate(substring(@xml:lang, 1, 2), $capitals-and-signs, $small-letters) = $language]"/>
     <xsl:apply-templates select="body"/>
     <xsl:apply-templates select="back/sec | back/app-group/app | back/app"/>
     <xsl:apply-templates select="floats-group/* | floats-wrap/*"/>
@@ -61,8 +63,9 @@
   <!-- Sections of thanks, money, interests and files, wherever they stand: known by type or by title. -->
   <xsl:variable name="left-out-titles">|acknowledgment|acknowledgments|acknowledgement|acknowledgements|funding|funding statement|funding information|funding sources|financial support|financial disclosure|financial disclosures|grant support|grants|sources of funding|source of funding|role of the funding source|role of funding source|funding acknowledgments|support|conflict of interest|conflicts of interest|conflict of interest statement|conflicts of interest statement|conflict of interests|conflict of interest disclosure|declaration of conflicting interests|declaration of competing interest|declaration of competing interests|declaration of interests|declaration of interest|declarations of interest|declarations|declaration|competing interests|competing interest|competing interest statement|competing interests statement|competing financial interests|disclosure|disclosures|disclosure statement|author disclosure statement|author contributions|authors contributions|author contribution|authors contribution|contributors|contributorship statement|credit authorship contribution statement|credit author statement|authorship contribution statement|associated data|consent|patient consent|informed consent statement|institutional review board statement|data availability|data availability statement|data accessibility|data sharing|data sharing statement|availability of data and materials|availability of data and material|data and materials availability|code availability|software availability|additional information|additional files|additional file|supporting information|supporting information available|supplementary information|supplementary material|supplementary materials|supplementary data|supplemental material|supplemental materials|supplemental information|supplemental data|electronic supplementary material|appendix a supplementary data|appendix a supplementary material|web extra|web resources|references|reference|bibliography|literature cited|further reading|abbreviations|list of abbreviations|abbreviations used|authors information|author information|orcid|orcid ids|pre-publication history|prepublication history|publishers note|publishers disclaimer|peer review|peer review information|provenance and peer review|transparent peer review|transparency statement|transparency declaration|consent for publication|patient consent for publication|ethics approval and consent to participate|accession numbers|disclaimer|copyright|license|open access|about the authors|author notes|ai use statement|declaration of generative ai and ai-assisted technologies in the writing process|</xsl:variable>
   <xsl:variable name="capitals-and-signs">ABCDEFGHIJKLMNOPQRSTUVWXYZ.:;,*’'</xsl:variable>
+  <xsl:variable name="small-letters">abcdefghijklmnopqrstuvwxyz</xsl:variable>
   <xsl:template match="sec | app">
-    <xsl:variable name="title" select="concat('|', normalize-space(translate(title, $capitals-and-signs, 'abcdefghijklmnopqrstuvwxyz')), '|')"/>
+    <xsl:variable name="title" select="concat('|', normalize-space(translate(title, $capitals-and-signs, $small-letters)), '|')"/>
     <xsl:if test="not((string-length($title) &gt; 2 and contains($left-out-titles, $title))
         or starts-with(@sec-type, 'supplement') or @sec-type = 'data-availability' or @sec-type = 'COI-statement'
         or @sec-type = 'ref-list' or @sec-type = 'display-objects' and $captions = 'no')

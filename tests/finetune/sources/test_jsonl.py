@@ -199,3 +199,30 @@ def test_any_bytes_give_outcomes_or_one_clear_error(tmp_path: Path, content: byt
             return
         raise
     assert all(isinstance(outcome, Record | Dropped) for outcome in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"question": 5}, "question or option is not text"),
+        ({"options": {"A": 1, "B": 2}}, "question or option is not text"),
+        ({"options": {"A": ["x"], "B": "y"}}, "question or option is not text"),
+        ({"answer": ["A"]}, "answer is none of the options"),
+        ({"answer": 1}, "answer is none of the options"),
+        ({"options": {"1": "x", "2": "y"}, "answer": "1"}, "options are not lettered from A on"),
+        ({"options": {"A": "x", "C": "y"}}, "options are not lettered from A on"),
+    ],
+)
+def test_an_item_that_is_no_question_with_lettered_texts_is_bad_and_named(
+    tmp_path: Path, changed: dict[str, Any], reason: str
+) -> None:
+    item = {"question": "q", "options": {"A": "x", "B": "y"}, "answer": "A"}
+    good, bad = outcomes(tmp_path, item, item | changed)
+    assert isinstance(good, Record)
+    assert isinstance(bad, Dropped)
+    assert (bad.reason, bad.is_bad) == (reason, True)
+
+
+def test_options_out_of_order_are_put_in_order(tmp_path: Path) -> None:
+    record = only_record(tmp_path, {"question": "q", "options": {"B": "y", "A": "x"}, "answer": "B"})
+    assert list(record.content["options"]) == ["A", "B"]

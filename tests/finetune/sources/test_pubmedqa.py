@@ -10,7 +10,7 @@ import pytest
 
 from finetune.sources.pubmedqa import TRAINING_IDS
 from medllama.errors import InputError
-from tests.finetune.sources.reading import reasons, records, spoken
+from tests.finetune.sources.reading import outcomes, reasons, records, spoken
 
 KNOWN = TRAINING_IDS.read_text().split()[:2]
 
@@ -87,7 +87,8 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
         "no LONG_ANSWER",
     ]
     file.write_text(file.read_text()[:-40])
-    assert reasons(f"pubmedqa:{file}")[-1] == "not JSON"
+    with pytest.raises(InputError, match="not JSON, so nothing from here on"):
+        outcomes(f"pubmedqa:{file}")
 
 
 def test_the_real_training_half_is_read_whole(shared_data: Path) -> None:

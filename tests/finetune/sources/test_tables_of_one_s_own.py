@@ -51,6 +51,26 @@ def test_tabs_quotes_and_line_breaks_in_cells(tmp_path: Path) -> None:
     assert outcomes(f"csv:{tmp_path}/empty.csv") == []
 
 
+def test_what_follows_a_wrong_quotation_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        'question,answer\n"q1","a"\n"is "this" odd?","a"\n"q3","a"\n"q4","never closed\nq5,a\nq6,a\n'
+    )
+    found = list(map(str, outcomes(f"csv:{tmp_path}/t.csv")))
+    assert [f"{tmp_path}/t.csv:{line}: not CSV" for line in (3, 5, 6, 7)] == [
+        text.partition(" (")[0] for text in found if "not CSV" in text
+    ]
+    assert reasons(f"csv:{tmp_path}/t.csv").count("kept") == 2
+    (tmp_path / "head.csv").write_text('"a"b,c\n1,2\n')
+    with pytest.raises(InputError, match=r"head\.csv:1 is no header"):
+        outcomes(f"csv:{tmp_path}/head.csv")
+
+
+def test_a_json_list_that_breaks_off_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('[{"a": 1}, {"a": 2')
+    with pytest.raises(InputError, match=r"list\.json#2: not JSON, so nothing from here on"):
+        list(rows(tmp_path / "list.json"))
+
+
 def test_a_json_list_and_json_lines_are_told_apart(tmp_path: Path) -> None:
     for name, text in (("list.json", '\ufeff [{"a": 1.5}, {"a": 2}]'), ("lines.json", '{"a": 1.5}\n\n{"a": 2}\n')):
         (tmp_path / name).write_text(text, encoding="utf-8")

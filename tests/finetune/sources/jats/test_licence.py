@@ -147,6 +147,35 @@ def test_the_statement_may_stand_where_nlm_2_had_it() -> None:
 
 # None of these is open. Each is a line of its own, so that a rule that lets one slip through is seen.
 LOOK_ALIKES = [
+    *(
+        f"{GRANT}{rest}."
+        for rest in (
+            ", solely for academic research purposes",
+            ", exclusively for its readers",
+            ", strictly as follows",
+            ", restricted to hospitals",
+            ", with additional restrictions set by the publisher",
+            ", with additional terms set by the publisher",
+            " for scholarly use",
+            " for classroom teaching",
+            " for nonprofit organizations",
+            " to members of the society",
+            " provided no changes are made",
+            ", provided it is reproduced verbatim",
+            ", provided it is kept intact",
+            ". No part may be reproduced",
+            ". Sale of copies requires a fee",
+            ". Written consent of the publisher must be obtained for reuse",
+            ". Reuse rights reserved",
+            ". Resale is barred",
+            " starting 1 January 2099",
+            " from 1 January 2099",
+            " one year following publication",
+            " or the publisher's licence, at the choice of the publisher",
+            ". Elsevier user license applies",
+            ". See https://publisher.example/termsofuse.html",
+        )
+    ),
     f"This article is not {GRANT[11:]}.",
     "This article is not CC BY.",
     f"This article is not available under CC BY ({BY}).",
@@ -232,6 +261,36 @@ def test_a_url_that_is_not_exactly_a_licence_is_not_open(target: str) -> None:
     assert not decided(f'<license xlink:href="{target}"/>').is_open
     assert not decided(f"<license><ali:license_ref>{target}</ali:license_ref></license>").is_open
     assert not prose(f'See <ext-link xlink:href="{target}">the licence</ext-link>.').is_open
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_open"),
+    [
+        ("", True),
+        ('start_date="2024-06-03"', True),
+        ('start_date="2024-06"', True),
+        ('specific-use="textmining" content-type="ccbylicense"', True),
+        ('specific-use="vor"', True),
+        ('start_date="2024-12-03"', False),  # an embargo of half a year
+        ('start_date="2099-01-01"', False),
+        ('specific-use="am"', False),
+        ('specific-use="accepted-manuscript"', False),
+        ('content-type="tdm"', False),
+    ],
+)
+def test_a_licence_for_later_or_for_another_version_is_not_open(attributes: str, is_open: bool) -> None:
+    licence = f"<license><ali:license_ref {attributes}>{BY}</ali:license_ref></license>"
+    date = "<pub-date><day>3</day><month>6</month><year>2024</year></pub-date>"
+    assert decided(licence, front=date).is_open is is_open, decided(licence, front=date)
+
+
+def test_a_licence_that_begins_on_a_day_is_not_open_where_no_publication_is_dated() -> None:
+    assert not decided(f'<license><ali:license_ref start_date="2020-01-01">{BY}</ali:license_ref></license>').is_open
+
+
+@pytest.mark.parametrize("kind", ["closed-access", "subscription", "publisher-license", "standard"])
+def test_a_license_type_that_is_closed_takes_the_url_back(kind: str) -> None:
+    assert not decided(f'<license license-type="{kind}" xlink:href="{BY}"/>').is_open
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,55 @@ def test_notices_and_retracted_articles_are_told() -> None:
         b"</article-meta></front></article>"
     )
     assert found.is_retracted
+
+
+@pytest.mark.parametrize(
+    ("kind", "title", "notice"),
+    [
+        ("Retraction", "On gout", "retraction"),
+        ("retraction-notice", "On gout", "retraction"),
+        ("erratum", "On gout", "correction"),
+        ("other", "Retraction note: On gout", "retraction"),
+        ("other", "Retraction: On gout", "retraction"),
+        ("letter", "Notice of retraction", "retraction"),
+        ("other", "Expression of concern: On gout", "retraction"),
+        ("other", "Erratum to: On gout", "correction"),
+        ("other", "Publisher Correction: On gout", "correction"),
+        ("corrected-article", "Correction: On gout", ""),
+        ("research-article", "Retraction of the lips in gout", ""),
+        ("research-article", "Correction of low sodium", ""),
+    ],
+)
+def test_a_notice_is_told_by_its_type_in_any_spelling_or_by_its_title(kind: str, title: str, notice: str) -> None:
+    xml = f"<article article-type='{kind}'><front><article-meta><title-group><article-title>{title}</article-title>"
+    [found] = read_articles(f"{xml}</title-group></article-meta></front></article>".encode())
+    assert found.notice == notice
+
+
+def test_a_link_to_what_it_retracts_makes_a_notice_and_a_retracted_type_a_retracted_article() -> None:
+    assert article("", front='<related-article related-article-type="retracted-article"/>').notice == "retraction"
+    assert article("", front='<related-article related-article-type="Retraction-Forward"/>').is_retracted
+    assert article("", attributes='article-type="retracted-article"').is_retracted
+
+
+@pytest.mark.parametrize(
+    ("language", "kept"),
+    [('xml:lang="en"', "Pain"), ('xml:lang="EN"', "Pain"), ('xml:lang="fr-CA"', "Douleur"), ("", "Pain")],
+)
+def test_of_abstracts_in_two_languages_that_of_the_article_stays(language: str, kept: str) -> None:
+    front = '<abstract xml:lang="en"><p>Pain</p></abstract><abstract xml:lang="FR"><p>Douleur</p></abstract>'
+    assert text("", front=front, attributes=language) == ["Abstract", kept]
+
+
+def test_mathml_without_its_namespace_is_still_a_formula() -> None:
+    formula = "<inline-formula><math><msup><mi>x</mi><mn>2</mn></msup></math></inline-formula>"
+    assert paragraph(f"Let {formula} be") == "Let x^2 be"
+
+
+def test_forty_digits_beside_a_citation_are_read_in_no_time() -> None:
+    begun = time.process_time()
+    assert paragraph(f"See ({'1' * 40}x {cite('1')}) here, or [{'cf.' * 26}x {cite('2')}].").startswith("See (1111")
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(
