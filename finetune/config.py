@@ -42,7 +42,8 @@ class PrepareConfig:
     )
     decontaminate: tuple[str, ...] = option(
         (),
-        help="files of evaluation sets (JSONL, JSON, CSV, Parquet) whose 13-word runs must not be in training; in a run, those that eval measures",
+        help="files of evaluation sets (JSONL, JSON, CSV, Parquet) whose 13-word runs must not be in training; in a run, those "
+        "that eval measures",
         kind="path",
         metavar="FILE",
     )
