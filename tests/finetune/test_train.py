@@ -352,8 +352,6 @@ import huggingface_hub.utils._telemetry as telemetry     # imported before, as i
 from pathlib import Path
 from finetune.train_config import TrainConfig
 from finetune.train import train
-from finetune.trainer import AdapterTrainer
-from finetune.training_data import open_base
 data, output, base, *_ = map(Path, sys.argv[1:])
 train(TrainConfig(base_model=str(base), data=data, output_dir=output, **eval(sys.argv[4])))
 telemetry._TELEMETRY_QUEUE.join()
@@ -471,8 +469,6 @@ import sys
 from pathlib import Path
 from finetune.train_config import TrainConfig
 from finetune.train import train
-from finetune.trainer import AdapterTrainer
-from finetune.training_data import open_base
 from medllama.errors import InputError
 try:
     train(TrainConfig(base_model={str(folder / "llama2")!r}, data=Path({str(tmp_path)!r}), output_dir=Path("nowhere")))
