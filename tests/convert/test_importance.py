@@ -25,7 +25,7 @@ from medllama.llamacpp.quantizer import quantize
 from tests.adapters import load_base
 from tests.checkpoints import make_llama2_checkpoint
 
-LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ1_S", "IQ2_XS", "IQ3_XXS", "IQ4_XS")
+LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ2_XS", "IQ4_XS")
 TEXTS = ["Gout is a disease of the joints.", "Asthma narrows the airways of the lungs.", "What helps against fever?"]
 
 
