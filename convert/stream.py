@@ -7,7 +7,6 @@ is in memory but the slabs at work, and nothing is written but the files.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -35,7 +34,7 @@ class Slab:
 
     def __init__(self, source: Source, target: Target, rows: slice, intermediate: str) -> None:
         self.source, self.target, self.rows, self.intermediate = source, target, rows, intermediate
-        self.values = functools.cache(self._values)
+        self.known: dict[str, Array] = {}
         self.blocks: dict[tuple[str, bool], Array] = {}
 
     def of(self, plan: Plan) -> Array:
@@ -49,8 +48,13 @@ class Slab:
             self.blocks[key] = quantize_rows(values, type_name, weights)
         return self.blocks[key]
 
-    def _values(self, type_name: str) -> Array:
+    def values(self, type_name: str) -> Array:
         """(rows, columns) float32, float16, or the bits of bfloat16."""
+        if type_name not in self.known:
+            self.known[type_name] = self._values(type_name)
+        return self.known[type_name]
+
+    def _values(self, type_name: str) -> Array:
         stored = self.source.stored.get(self.target.stored)
         if not self.source.is_merged(self.target) and stored is not None and stored.dtype == type_name:
             return self._laid_out(stored.raw(self.rows))
