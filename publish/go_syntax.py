@@ -23,7 +23,7 @@ FUNCTIONS = frozenset((
 OPENING = ("if", "range", "with", "define", "block")
 KEYWORDS = frozenset((*OPENING, "else", "end", "template", "break", "continue", "nil", "true", "false"))
 NEEDS_VALUE = ("if", "range", "with", "define", "block", "template")
-OPEN, CLOSE = re.compile(r"\{\{(?:-[ \t\r\n])?"), re.compile(r"(?:[ \t\r\n]-)?\}\}")
+OPEN, CLOSE = re.compile(r"\{\{(?:-[ \t\r\n])?"), re.compile(r"(?:[ \t\r\n]+-)?\}\}")
 COMMENT = re.compile(r"/\*.*?\*/(?:[ \t\r\n]-)?\}\}", re.DOTALL)
 TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]+)

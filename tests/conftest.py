@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.chromium import CHROMIUM, open_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -28,3 +32,12 @@ def shared_data() -> Path:
 def tiny_base() -> Path:
     """The embedded base model."""
     return REPOSITORY / "recipes" / "tiny" / "medllama-tiny-base"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all the tests of a session: Playwright starts once in a process, and each test opens pages of its own."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed: apt install chromium")
+    with open_browser() as opened:
+        yield opened

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 # The least contrast of any text with what lies behind it, but for buttons that cannot be pressed.
 LEAST_CONTRAST = """() => {
   const luminance = ([r, g, b]) => [r, g, b].map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
@@ -42,18 +36,6 @@ NAMELESS = """() => {
   const nameless = [...document.querySelectorAll(used)].filter(it => it.checkVisibility() && !isNamed(it));
   return nameless.map(it => it.outerHTML.slice(0, 200));
 }"""
-
-
-@contextlib.contextmanager
-def open_browser() -> Iterator[Any]:
-    """Chromium without a window, that finds no other machine by name."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        rules = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", rules])
-        yield opened
-        opened.close()
 
 
 def ask(page: Any, question: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,6 @@ from app.voices import open_voices
 from convert.config import ConvertConfig
 from convert.convert import convert
 from tests.adapters import make_adapter
-from tests.app.browsing import open_browser
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
 
 MAKERS = {"llama2": make_llama2_checkpoint, "llama3": make_llama3_checkpoint}
@@ -55,10 +53,3 @@ def embedded(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     config = ConvertConfig(str(tiny_base), tmp_path_factory.mktemp("embedded"), types=("F16", "Q4_K_M"), name="tiny")
     convert(config)
     return config.gguf_paths()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """One Chromium for all the tests of a session: each opens pages of its own."""
-    with open_browser() as opened:
-        yield opened

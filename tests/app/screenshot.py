@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from medllama.recipe import load_recipe
-from tests.app.browsing import ask, open_browser
+from tests.app.browsing import ask
 from tests.app.serving import Server, served
+from tests.chromium import open_browser
 
 WIDTH, HEIGHT = 1280, 720
 

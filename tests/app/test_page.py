@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 
 from tests.app import screenshot
-from tests.app.browsing import CHROMIUM, LEAST_CONTRAST, Watched, ask, open_settings, wait_for_answers
+from tests.app.browsing import LEAST_CONTRAST, Watched, ask, open_settings, wait_for_answers
 from tests.app.serving import BROKEN, SHORT_OF_MEMORY, SLOW, Server, served
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt install chromium"),
-]
+pytestmark = pytest.mark.browser
 
 EXAMPLE = "Which gland does Graves disease affect?"
 HOSTILE = (
