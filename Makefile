@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Without its image-model part, llama-cpp-python compiles a minute faster.
 LLAMA_CMAKE_ARGS := -DLLAVA_BUILD=OFF
+# A process for each core; a file's tests stay together, since they share models that take seconds to make.
+PARALLEL := --numprocesses auto --dist loadfile
 
 .PHONY: demo setup test quick check
 
@@ -23,10 +25,10 @@ setup: .venv/installed
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: setup
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine
-from finetune.records import Record
+from finetune.data.records import Record
 from finetune.sources import SourceRequest, load_source
 from finetune.sources.jats import read_file
 

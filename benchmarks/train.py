@@ -28,17 +28,17 @@ from trl import SFTConfig, SFTTrainer
 
 from benchmarks.measure import machine
 from benchmarks.random_model import SHAPES, TOKENIZER
-from finetune.adapter import add_lora, hugging_face_tokenizer
-from finetune.attention import register
-from finetune.base import choose_dtype, quiet_libraries
-from finetune.losses import add_token_nats
-from finetune.metrics import Metrics
-from finetune.packing import as_rows
-from finetune.phases import choose_attention, training_device
-from finetune.tokenized import TokenizedRecord
 from finetune.train_config import TrainConfig
-from finetune.trainer import AdapterTrainer, trainer_arguments
-from finetune.training_data import open_base
+from finetune.training.adapter import add_lora, hugging_face_tokenizer
+from finetune.training.attention import register
+from finetune.training.base import choose_dtype, quiet_libraries
+from finetune.training.losses import add_token_nats
+from finetune.training.metrics import Metrics
+from finetune.training.packing import as_rows
+from finetune.training.phases import choose_attention, training_device
+from finetune.training.tokenized import TokenizedRecord
+from finetune.training.trainer import AdapterTrainer, trainer_arguments
+from finetune.training.training_data import open_base
 from medllama.training_cost import training_operations
 
 SMALL = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 8,

@@ -42,7 +42,7 @@ from benchmarks.random_model import SHAPES
 from benchmarks.usual_route_cost import measure_cost
 from convert.config import ConvertConfig
 from convert.convert import convert
-from finetune.records import Record
+from finetune.data.records import Record
 from finetune.sources import load_source, parse
 from medllama.errors import MedllamaError
 from medllama.llamacpp import Context, Model

@@ -28,17 +28,17 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.blocks import Corpus, Settings, gather, read_blocks
-from finetune.chunking import tokenizer_folder
-from finetune.config import PrepareConfig
-from finetune.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
-from finetune.figure import figure
-from finetune.licences import needs_permission
-from finetune.records import Split
-from finetune.selection import Selection, evaluation_files, in_order, select
+from finetune.data.blocks import Corpus, Settings, gather, read_blocks
+from finetune.data.chunking import tokenizer_folder
+from finetune.data.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
+from finetune.data.figure import figure
+from finetune.data.licences import needs_permission
+from finetune.data.records import Split
+from finetune.data.selection import Selection, evaluation_files, in_order, select
+from finetune.data.splitting import SPLIT_CODES, SPLITS
+from finetune.data.writing import write_split
+from finetune.prepare_config import PrepareConfig
 from finetune.sources import SourceRequest, load_source, parse
-from finetune.splitting import SPLIT_CODES, SPLITS
-from finetune.writing import write_split
 from medllama import progress
 from medllama.config import as_json
 from medllama.errors import InputError

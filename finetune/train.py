@@ -4,14 +4,14 @@
 
     base, data -> checked -> ids and labels -> loss of the base -> LoRA, phase by phase -> loss of the tuned model -> adapter/
 
-The adapter's folder holds what PEFT loads (`finetune.adapter`), and
-    metrics.jsonl    one JSON object a log (`finetune.metrics`)
+The adapter's folder holds what PEFT loads (`finetune.training.adapter`), and
+    metrics.jsonl    one JSON object a log (`finetune.training.metrics`)
     tensorboard/     the same for TensorBoard, unless --reporters says otherwise
     training.json    the base's digests, hyperparameters, data and its NOTICE, counts, losses before and after, versions
 
 The model learns answers and their end tokens, and all of plain texts. With validation records the checkpoint with the lowest
 validation loss is kept, else the last. The same configuration gives the same adapter bytes on the same machine, also where it was
-killed and started again: it goes on from its last checkpoint, in a folder beside the output (`finetune.checkpoints`).
+killed and started again: it goes on from its last checkpoint, in a folder beside the output (`finetune.training.checkpoints`).
 Several GPUs or machines: `accelerate launch` (docs/training.md). The losses stand beside that on a general text, so that what
 the base forgets shows.
 """
@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import Checkpoints, fingerprint
-from finetune.measured import held_out_records
-from finetune.metrics import Diverged
 from finetune.train_config import TrainConfig
-from finetune.training_data import CheckedBase, open_base, read_phases
+from finetune.training.checkpoints import Checkpoints, fingerprint
+from finetune.training.measured import held_out_records
+from finetune.training.metrics import Diverged
+from finetune.training.training_data import CheckedBase, open_base, read_phases
 from medllama import progress
 from medllama.checkpoint import base_digests
 from medllama.config import as_json
@@ -70,16 +70,16 @@ def _train(
     # Read when torch is imported: threads that wait for each other sleep. Spinning, they made training five to ten times
     # slower on two cores that other programs use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from finetune.base import quiet_libraries
+    from finetune.training.base import quiet_libraries
 
     # Read before the training, so that nothing can fail after it but the disk.
     progress.update("reading the base")
     digests, card = base_digests(base.folder), _data_card(config.data)
     held_out = held_out_records(config, base, phases)
     with quiet_libraries():
-        from finetune.adapter import hugging_face_tokenizer, save_adapter
-        from finetune.phases import Training
-        from finetune.trainer import require_device_for
+        from finetune.training.adapter import hugging_face_tokenizer, save_adapter
+        from finetune.training.phases import Training
+        from finetune.training.trainer import require_device_for
 
         require_device_for(config)
         tokenizer = hugging_face_tokenizer(base.tokenizer, base.chat, context=base.context)

@@ -57,7 +57,7 @@ STAGES = (
     Stage(
         "prepare",
         "medical sources -> train, validation and test JSONL, with licences",
-        "finetune.config:PrepareConfig",
+        "finetune.prepare_config:PrepareConfig",
         "finetune.prepare:prepare",
         ("finetune",),
         {

@@ -16,7 +16,7 @@ from typing import Any
 
 from medllama.shapes import count_parameters
 
-HEAD_TOKENS = 1024  # whose logits exist at once (`finetune.losses`)
+HEAD_TOKENS = 1024  # whose logits exist at once (`finetune.training.losses`)
 NF4_BYTES = (
     0.5 + 1 / 64 + 4 / (64 * 256)
 )  # a weight: 4 bits, a scale of 8 bits a block of 64, a float32 a block of those

@@ -155,7 +155,7 @@ def faults_with(path: str, planted: str) -> list[str]:
         ("finetune/prepare.py", "from convert.config import FILE_TYPES", "a stage imports no other stage"),
         ("finetune/prepare.py", "import publish.card", "a stage imports no other stage"),
         ("convert/convert.py", "def f():\n    from finetune.prepare import prepare", "a stage imports no other stage"),
-        ("medllama/chat.py", "from finetune.records import Record", "the core imports no stage"),
+        ("medllama/chat.py", "from finetune.data.records import Record", "the core imports no stage"),
         ("medllama/chat.py", "def f():\n    import convert.config", "the core imports no stage"),
         (
             "medllama/cli.py",

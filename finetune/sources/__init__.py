@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.records import NO_LICENCE, Dropped, Record
+from finetune.data.records import NO_LICENCE, Dropped, Record
 from medllama.errors import InputError
 
 MODULES = {
@@ -106,7 +106,7 @@ def load_source(kind: str) -> Source:
 
 def parse(given: str) -> SourceRequest:
     """Take `KIND:PATH?licence=SPDX` apart. Raises ValueError with what is wrong and what was probably meant."""
-    from finetune.licences import canonical
+    from finetune.data.licences import canonical
 
     place, _, query = given.partition("?")
     kind, _, path = place.partition(":")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Dropped, Malformed, Record, Split, conversation
+from finetune.data.records import Dropped, Malformed, Record, Split, conversation
 from finetune.sources import Source, SourceRequest, files_in
 from finetune.sources.mts_dialog import SPLITS, dialogue_lines
 from finetune.sources.official_splits import split_rows

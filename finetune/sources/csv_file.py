@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from finetune.records import Dropped, Record
+from finetune.data.records import Dropped, Record
 from finetune.sources import Source, SourceRequest, existing_file
 from finetune.sources.rows import records
 from finetune.sources.tables import Rows, csv_rows

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune.records import Split, conversation, multiple_choice
+from finetune.data.records import Split, conversation, multiple_choice
 
 
 def exam_content(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.records import Dropped, Record
+from finetune.data.records import Dropped, Record
 from finetune.sources import Source, SourceRequest
 from finetune.sources.csv_file import RENAMED, renamed
 from finetune.sources.rows import records

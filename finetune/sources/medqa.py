@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Dropped, Malformed, Record, Split
+from finetune.data.records import Dropped, Malformed, Record, Split
 from finetune.sources import Source, SourceRequest, files_in
 from finetune.sources.exams import exam_content
 from finetune.sources.official_splits import split_rows

@@ -23,7 +23,7 @@ from typing import Any
 
 from lxml import etree
 
-from finetune.records import Dropped, Malformed, Record, conversation
+from finetune.data.records import Dropped, Malformed, Record, conversation
 from finetune.sources import Source, SourceRequest
 from medllama.errors import InputError
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.records import Dropped, Malformed, Record, conversation
+from finetune.data.records import Dropped, Malformed, Record, conversation
 from finetune.sources import Source, SourceRequest, existing_file
 from finetune.sources.rows import optional_text, required_text, short_hash
 from finetune.sources.tables import rows

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.records import Dropped, Malformed, Record, multiple_choice
+from finetune.data.records import Dropped, Malformed, Record, multiple_choice
 from finetune.sources import Source, SourceRequest, files_in
 from finetune.sources.rows import short_hash
 from finetune.sources.tables import csv_rows

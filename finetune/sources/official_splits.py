@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Dropped, Malformed, Split
+from finetune.data.records import Dropped, Malformed, Split
 from finetune.sources.tables import Rows
 
 

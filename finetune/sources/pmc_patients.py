@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.records import Dropped, Malformed, Record, plain_text
+from finetune.data.records import Dropped, Malformed, Record, plain_text
 from finetune.sources import Source, SourceRequest, existing_file
 from finetune.sources.rows import optional_text, required_text
 from finetune.sources.tables import rows

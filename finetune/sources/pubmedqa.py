@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Dropped, Malformed, Record, conversation
+from finetune.data.records import Dropped, Malformed, Record, conversation
 from finetune.sources import Source, SourceRequest, files_in
 from finetune.sources.rows import optional_text, required_text
 from finetune.sources.tables import json_table_rows

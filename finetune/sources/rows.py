@@ -16,8 +16,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.licences import canonical
-from finetune.records import (
+from finetune.data.licences import canonical
+from finetune.data.records import (
     NO_LICENCE,
     Dropped,
     Malformed,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Dropped
+from finetune.data.records import Dropped
 from medllama.errors import InputError
 
 LONGEST_CELL = 16_000_000  # characters; Python's own bound of 131,072 is below many a clinical note

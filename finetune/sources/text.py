@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune.records import Dropped, Malformed, Record, plain_text
+from finetune.data.records import Dropped, Malformed, Record, plain_text
 from finetune.sources import Source, SourceRequest, existing_file
 from finetune.sources.rows import short_hash
 from finetune.sources.tables import not_utf8

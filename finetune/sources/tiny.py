@@ -3,7 +3,7 @@
     medllama prepare --source tiny --output-dir OUT
 
 It is split by wording, not by document: every fact is in training, and the test asks for it in words that training does
-not have (finetune/tiny_corpus.py). So the source gives each record its split itself.
+not have (finetune/data/tiny_corpus.py). So the source gives each record its split itself.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from finetune.records import Dropped, Record, conversation, multiple_choice
+from finetune.data.records import Dropped, Record, conversation, multiple_choice
+from finetune.data.tiny_corpus import Split as Wording
+from finetune.data.tiny_corpus import load_facts, load_wordings, render_multiple_choice, render_questions
 from finetune.sources import Source, SourceRequest
-from finetune.tiny_corpus import Split as Wording
-from finetune.tiny_corpus import load_facts, load_wordings, render_multiple_choice, render_questions
 from medllama.recipe import RECIPES
 
 FACTS, WORDINGS = RECIPES / "tiny" / "facts.tsv", RECIPES / "tiny" / "wordings.yaml"

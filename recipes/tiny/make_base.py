@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from finetune.tiny_corpus import Fact, Wordings, load_facts, load_wordings, render_articles, render_questions
+from finetune.data.tiny_corpus import Fact, Wordings, load_facts, load_wordings, render_articles, render_questions
 
 HERE = Path(__file__).parent
 SEED = 2026

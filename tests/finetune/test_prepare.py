@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from finetune.config import PrepareConfig
-from finetune.data_card import CHANGES
+from finetune.data.data_card import CHANGES
 from finetune.prepare import prepare
+from finetune.prepare_config import PrepareConfig
 from medllama.cli import main
 from medllama.errors import InputError
 from medllama.stages import StageResult

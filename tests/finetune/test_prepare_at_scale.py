@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from finetune import blocks
-from finetune.chunking import token_counter
-from finetune.config import PrepareConfig
+from finetune.data import blocks
+from finetune.data.chunking import token_counter
+from finetune.data.records import Record, plain_text
+from finetune.data.selection import MEMORY_BYTES_PER_DOCUMENT
+from finetune.data.splitting import SPLITS, place_in_order
 from finetune.prepare import prepare
-from finetune.records import Record, plain_text
-from finetune.selection import MEMORY_BYTES_PER_DOCUMENT
-from finetune.splitting import SPLITS, place_in_order
+from finetune.prepare_config import PrepareConfig
 from medllama.errors import InputError
+from tests.finetune.data.test_near_duplicates import changed, texts
 from tests.finetune.sources.reading import write_jsonl
-from tests.finetune.test_near_duplicates import changed, texts
 
 
 def corpus(folder: Path, count: int, words: int = 120, seed: int = 0) -> str:

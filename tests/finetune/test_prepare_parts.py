@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.blocks import FEATURES
-from finetune.licences import canonical, may_be_published, needs_permission
-from finetune.records import Malformed, Record, Split, multiple_choice, plain_text
-from finetune.splitting import (
+from finetune.data.blocks import FEATURES
+from finetune.data.licences import canonical, may_be_published, needs_permission
+from finetune.data.records import Malformed, Record, Split, multiple_choice, plain_text
+from finetune.data.splitting import (
     SPLIT_CODES,
     SPLITS,
     first_of_each,

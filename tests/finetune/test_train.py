@@ -20,13 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaMLP
 from trl import SFTTrainer
 
-from finetune.measured import general_text
-from finetune.packing import LikeLengths
-from finetune.tokenized import RecordEncoder, TokenizedRecord
 from finetune.train import train
 from finetune.train_config import TrainConfig
-from finetune.trainer import AdapterTrainer
-from finetune.training_data import open_base
+from finetune.training.measured import general_text
+from finetune.training.packing import LikeLengths
+from finetune.training.tokenized import RecordEncoder, TokenizedRecord
+from finetune.training.trainer import AdapterTrainer
+from finetune.training.training_data import open_base
 from medllama.chat import Chat, load_chat
 from medllama.checkpoint import base_digests
 from medllama.config import build

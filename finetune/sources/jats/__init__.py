@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from finetune.records import Dropped, Malformed, Record, plain_text
+from finetune.data.records import Dropped, Malformed, Record, plain_text
 from finetune.sources import Source, SourceRequest
 from finetune.sources.jats.article import Article, Options, read_articles
 from finetune.sources.jats.files import articles_in, contents, stem_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from finetune.records import Dropped, Malformed
+from finetune.data.records import Dropped, Malformed
 from finetune.sources.jats.article import Options, read_articles
 from finetune.sources.jats.files import articles_in, contents
 from medllama.errors import InputError

@@ -19,7 +19,7 @@ from typing import Any
 
 from lxml import etree
 
-from finetune.records import Malformed
+from finetune.data.records import Malformed
 from finetune.sources.jats.licence import LicenceDecision, decide
 from finetune.sources.jats.marks import readable
 

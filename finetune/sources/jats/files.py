@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from finetune.records import Dropped
+from finetune.data.records import Dropped
 from finetune.sources.jats.article import MAXIMUM_BYTES
 from medllama.errors import InputError
 

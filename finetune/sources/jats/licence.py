@@ -24,7 +24,7 @@ from typing import Any
 from lxml import etree
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from finetune.records import NO_LICENCE
+from finetune.data.records import NO_LICENCE
 
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 OPEN_CODES = {"CC BY", "CC BY-SA", "CC0", "PD"}

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lxml import etree
 
-from finetune.records import Dropped, Malformed, Record
+from finetune.data.records import Dropped, Malformed, Record
 from finetune.sources import Source, SourceRequest
 from finetune.sources.jats import ATTRIBUTION, outcome
 from finetune.sources.jats.article import Options, read_articles

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from finetune.records import Dropped, Malformed
+from finetune.data.records import Dropped, Malformed
 from finetune.sources.jats.licence import LicenceDecision
 from finetune.sources.pmc.bucket import ATTEMPTS, Bucket, md5_of
 from finetune.sources.pmc.metadata import Metadata, parse_metadata, parse_pmcid

@@ -13,7 +13,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from finetune.records import Dropped
+from finetune.data.records import Dropped
 from finetune.sources.jats.files import articles_in, contents
 from finetune.sources.jats.licence import LicenceDecision, from_code, undecided
 from finetune.sources.pmc.fetch import Fetched

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Dropped, Record
+from finetune.data.records import Dropped, Record
 from finetune.sources import load_source, parse
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune.records import Dropped, Record
+from finetune.data.records import Dropped, Record
 from finetune.sources import parse
 from finetune.sources.jsonl import SOURCE, read
 from medllama.errors import InputError

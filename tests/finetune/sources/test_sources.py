@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.config import PrepareConfig
-from finetune.licences import needs_permission
+from finetune.data.licences import needs_permission
+from finetune.prepare_config import PrepareConfig
 from finetune.sources import MODULES, SourceRequest, load_source, parse
 from tests.conftest import REPOSITORY
 
@@ -73,7 +73,7 @@ def test_every_kind_loads_and_its_example_shows_its_own_name() -> None:
 
 
 def test_the_configuration_loads_no_parser() -> None:
-    code = "import sys, finetune.config; print([m for m in ('lxml', 'yaml', 'numpy', 'torch') if m in sys.modules])"
+    code = "import sys, finetune.prepare_config; print([m for m in ('lxml', 'yaml', 'numpy', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

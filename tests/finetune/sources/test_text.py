@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.records import Dropped, Record
+from finetune.data.records import Dropped, Record
 from finetune.sources import parse
 from finetune.sources.text import SECTION_CHARACTERS, paragraphs, pieces, read
 from medllama.errors import InputError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.records import Record
+from finetune.data.records import Record
 from finetune.sources import parse
 from finetune.sources.tiny import read
 

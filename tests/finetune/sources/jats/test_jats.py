@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from finetune.records import Dropped, Malformed, Record
+from finetune.data.records import Dropped, Malformed, Record
 from finetune.sources import load_source, parse
 from finetune.sources.jats.article import MAXIMUM_BYTES, read_articles
 from medllama.errors import InputError

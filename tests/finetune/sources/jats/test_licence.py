@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from finetune.licences import may_be_published
+from finetune.data.licences import may_be_published
 from finetune.sources.jats.article import parse_articles
 from finetune.sources.jats.licence import LicenceDecision, agree, decide, from_code, from_url
 

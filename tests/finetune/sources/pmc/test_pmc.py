@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from finetune.records import Dropped, Malformed, Record
+from finetune.data.records import Dropped, Malformed, Record
 from finetune.sources import load_source, parse
 from finetune.sources.jats.article import read_articles
 from finetune.sources.pmc.metadata import parse_metadata, parse_pmcid

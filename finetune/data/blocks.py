@@ -1,0 +1,316 @@
+"""What is read, cleaned and described in blocks: the part of prepare that takes time, spread over processes and resumable.
+
+    read_blocks(sources, settings, folder, workers)    ->  folder/SOURCE-BLOCK.{jsonl,npz,json}
+
+    .jsonl   the final lines of the block's documents, cut to the model's length
+    .npz     features: (documents,) FEATURES, where each lies and what decides about it; signatures: (signed, 128) uint32;
+             tokens: (lines,) uint32
+    .json    the counts, written last: a block that has it is done, and is not made again after a kill
+
+A block is a thousand documents or a few files, and depends on nothing but them: any number of processes, in any
+order, makes the same bytes. In memory are the blocks at work, never a source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from finetune.data.chunking import SPECIAL_TOKENS, pieces, token_counter
+from finetune.data.cleaning import cleaned, language_of, likely_identifiers, texts_of
+from finetune.data.licences import needs_permission
+from finetune.data.near_duplicates import SLOTS, signatures, topic_of
+from finetune.data.records import Dropped, Malformed, Record, plain_text
+from finetune.data.splitting import SPLIT_CODES, place_in_order, place_of, split_of
+from finetune.data.workers import run_all
+from finetune.sources import SourceRequest, load_source
+from medllama import progress
+from medllama.files import read_json, write_json
+
+BLOCK_DOCUMENTS = 1000
+BLOCK_CHARACTERS = 4_000_000
+BLOCK_FILES, BLOCK_FILE_BYTES = 200, 8_000_000
+FEATURES = numpy.dtype([
+    ("sha_high", "u8"), ("sha_low", "u8"),   # half of the SHA-256 of the content, before it is cut
+    ("place", "f8"), ("order", "f8"),        # of its document among the splits, of itself among the records
+    ("topic", "u8"),                         # what its question asks about, 0 for a text
+    ("offset", "u8"), ("bytes", "u4"),       # its lines in the block's JSONL
+    ("pieces", "u4"), ("block", "u4"),
+    ("source", "u2"), ("licence", "u2"), ("split", "u1"),
+    ("is_movable", "?"), ("is_signed", "?"),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides about a document by itself."""
+
+    seed: int
+    validation_share: float
+    test_share: float
+    allowed_licences: tuple[str, ...]
+    languages: tuple[str, ...]
+    masks_identifiers: bool
+    tokenizer: Path | None
+    chunk_tokens: int
+    has_signatures: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of work: outcomes that were read, or files that are still to be read."""
+
+    request: SourceRequest
+    source: int
+    number: int
+    outcomes: tuple[Record | Dropped, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def path(self, folder: Path, suffix: str) -> Path:
+        return folder / f"{self.source:03d}-{self.number:06d}.{suffix}"
+
+
+@dataclass
+class Counts:
+    """What became of the documents of one block."""
+
+    read: int = 0
+    bad: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    cleaned: Counter[str] = field(default_factory=Counter)
+    identifiers: Counter[str] = field(default_factory=Counter)
+    licences: list[str] = field(default_factory=list)
+
+    def drop(self, dropped: Dropped) -> None:
+        self.dropped[dropped.reason] += 1
+        if dropped.is_bad:
+            self.bad += 1
+            self.problems.append(str(dropped))
+
+
+# ------------------------------------------------------------------------------------------------- spreading the work
+
+
+def read_blocks(requests: list[SourceRequest], settings: Settings, folder: Path, workers: int) -> list[Path]:
+    """Make every block that is not there yet; the `.json` of all of them, in the order of reading."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+
+    def missing() -> Iterator[Block]:
+        for source, request in enumerate(requests):
+            for block in blocks_of(request, source):
+                paths.append(block.path(folder, "json"))
+                if not paths[-1].exists():
+                    yield block
+                progress.update(f"{request.name}: {len(paths):,} blocks")
+
+    run_all(make_block, ((block, settings, folder) for block in missing()), workers)
+    return paths
+
+
+def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
+    """The blocks of one source: of its files where it is read file by file, else of what its reader yields."""
+    kind = load_source(request.kind)
+    if kind.read_file is not None:
+        for number, files in enumerate(_batches(kind.inputs(request))):
+            yield Block(request, source, number, files=tuple(files))
+        return
+    gathered: list[Record | Dropped] = []
+    characters = number = 0
+    for outcome in kind.read(request):
+        gathered.append(outcome)
+        characters += sum(map(len, texts_of(outcome.content))) if isinstance(outcome, Record) else 0
+        if len(gathered) == BLOCK_DOCUMENTS or characters > BLOCK_CHARACTERS:
+            yield Block(request, source, number, tuple(gathered))
+            gathered, characters, number = [], 0, number + 1
+    if gathered:
+        yield Block(request, source, number, tuple(gathered))
+
+
+def _batches(files: list[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    size = 0
+    for file in files:
+        batch.append(file)
+        size += file.stat().st_size
+        if len(batch) == BLOCK_FILES or size > BLOCK_FILE_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+# ------------------------------------------------------------------------------------------------------- one block
+
+
+def make_block(block: Block, settings: Settings, folder: Path) -> None:
+    """Clean, describe and write the documents of a block."""
+    counts = Counts()
+    features, texts, tokens = [], [], []
+    count_tokens = token_counter(settings.tokenizer)
+    lines = bytearray()
+    for outcome in _outcomes(block):
+        counts.read += 1
+        try:
+            record = _wanted(outcome, block.request, settings, counts)
+        except Malformed as error:
+            record = Dropped(error.reason, "", error.detail, is_bad=False)
+        if isinstance(record, Dropped):
+            counts.drop(record)
+            continue
+        contents = _cut(record.content, settings.chunk_tokens - SPECIAL_TOKENS, count_tokens)
+        written = "".join(_with_content(record, content).as_line() for content in contents).encode()
+        tokens += [sum(map(count_tokens, texts_of(content))) for content in contents]
+        features.append(_features(record, block, settings, counts, len(lines), len(written), len(contents)))
+        texts.append("\n".join(texts_of(record.content)) if _is_compared(record, settings) else "")
+        lines += written
+    table = numpy.array(features, dtype=FEATURES)
+    signed, table["is_signed"] = signatures(texts) if settings.has_signatures else (_unsigned(), False)
+    _write(block.path(folder, "jsonl"), bytes(lines))
+    partial = block.path(folder, "npz.partial.npz")
+    numpy.savez(partial, features=table, signatures=signed, tokens=numpy.array(tokens, dtype=numpy.uint32))
+    partial.replace(block.path(folder, "npz"))
+    write_json(block.path(folder, "json"), vars(counts))
+
+
+def _outcomes(block: Block) -> Iterator[Record | Dropped]:
+    if not block.files:
+        yield from block.outcomes
+        return
+    read_file = load_source(block.request.kind).read_file
+    assert read_file is not None, "blocks of files are made for sources with read_file"
+    for file in block.files:
+        yield from read_file(block.request, file)
+
+
+def _wanted(outcome: Record | Dropped, request: SourceRequest, settings: Settings, counts: Counts) -> Record | Dropped:
+    """The record cleaned, or why it is not wanted. Raises Malformed where cleaning leaves nothing."""
+    if isinstance(outcome, Dropped):
+        return outcome
+    if needs_permission(outcome.licence) and outcome.licence not in settings.allowed_licences:
+        return Dropped(f"{outcome.licence} is not allowed", "", is_bad=False)
+    source = load_source(request.kind)
+    masks = source.masks_identifiers or (source.is_own and settings.masks_identifiers)
+    content, done = cleaned(outcome.content, masks_identifiers=masks)
+    if settings.languages and (language := language_of(content)) not in settings.languages:
+        return Dropped(f"language {language}", "", is_bad=False)
+    counts.cleaned.update({kind: number for kind, number in done.items() if number})
+    if source.is_own:
+        counts.identifiers.update(likely_identifiers(content))
+    return _with_content(outcome, content)
+
+
+def _with_content(record: Record, content: dict[str, Any]) -> Record:
+    if content == record.content:
+        return record
+    return Record(content, record.source, record.document_id, record.licence, record.split)
+
+
+def _cut(content: dict[str, Any], limit: int, count_tokens: Any) -> list[dict[str, Any]]:
+    """Running text in pieces that fit the model; a conversation and an examination's question are never cut here."""
+    if "text" not in content:
+        return [content]
+    return [plain_text(piece) for piece in pieces(content["text"], limit, count_tokens) if piece.strip()]
+
+
+def _is_compared(record: Record, settings: Settings) -> bool:
+    return settings.has_signatures and record.split != "multiple_choice"
+
+
+def _features(
+    record: Record, block: Block, settings: Settings, counts: Counts, offset: int, written: int, pieces: int
+) -> tuple[Any, ...]:
+    """One row of FEATURES."""
+    if record.licence not in counts.licences:
+        counts.licences.append(record.licence)
+    split = split_of(
+        record, seed=settings.seed, validation_share=settings.validation_share, test_share=settings.test_share
+    )
+    digest = bytes.fromhex(record.sha256)
+    return (
+        int.from_bytes(digest[:8]), int.from_bytes(digest[8:16]),
+        place_of(record, seed=settings.seed), place_in_order(record, seed=settings.seed)[0],
+        topic_of(_question(record.content)),
+        offset, written, pieces, block.number, block.source, counts.licences.index(record.licence),
+        SPLIT_CODES[split], record.split is None, False,
+    )  # fmt: skip
+
+
+def _question(content: dict[str, Any]) -> str:
+    return "\n".join(turn["content"] for turn in content.get("messages", ()) if turn["role"] == "user")
+
+
+def _unsigned() -> numpy.ndarray:
+    return numpy.empty((0, SLOTS), dtype=numpy.uint32)
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+# ---------------------------------------------------------------------------------------------------- reading them
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All blocks: what decides about every document, and where its lines and its signature lie."""
+
+    folder: Path
+    features: (
+        numpy.ndarray
+    )  # (documents,) FEATURES; `block` counts over all sources, `licence` is an index of `licences`
+    tokens: numpy.ndarray  # (lines,) uint32
+    signatures: numpy.ndarray  # (signed documents, 128) uint32, mapped from a file
+    licences: list[str]
+    block_paths: list[Path]
+    counts: list[list[Path]]  # of each source the `.json` of its blocks
+
+    def counts_of(self, source: int) -> Iterator[Counts]:
+        for path in self.counts[source]:
+            yield read_counts(path)
+
+
+def read_counts(path: Path) -> Counts:
+    value = read_json(path)
+    counters = {name: Counter(value[name]) for name in ("dropped", "cleaned", "identifiers")}
+    return Counts(**(value | counters))
+
+
+def gather(paths: list[Path], sources: int, folder: Path) -> Corpus:
+    """The features of all blocks in one table, their signatures in one file."""
+    tables, tokens, licences = [], [], list[str]()
+    counts: list[list[Path]] = [[] for _ in range(sources)]
+    signed = 0
+    with (folder / "signatures.bin").open("wb") as file:
+        for number, path in enumerate(paths):
+            with numpy.load(path.with_suffix(".npz")) as arrays:
+                table = arrays["features"]
+                tokens.append(arrays["tokens"])
+                signed += len(arrays["signatures"])
+                file.write(arrays["signatures"].tobytes())
+            licences_of_block = read_counts(path).licences
+            licences += [name for name in licences_of_block if name not in licences]
+            index = numpy.array([licences.index(name) for name in licences_of_block] or [0], dtype="u2")
+            table["licence"], table["block"] = index[table["licence"]], number
+            counts[int(path.stem.partition("-")[0])].append(path)
+            tables.append(table)
+    mapped = _unsigned()  # an empty file cannot be mapped
+    if signed:
+        mapped = numpy.memmap(folder / "signatures.bin", dtype=numpy.uint32, mode="r", shape=(signed, SLOTS))
+    return Corpus(
+        folder,
+        numpy.concatenate([numpy.empty(0, dtype=FEATURES), *tables]),
+        numpy.concatenate([numpy.empty(0, dtype=numpy.uint32), *tokens]),
+        mapped,
+        licences,
+        [path.with_suffix(".jsonl") for path in paths],
+        counts,
+    )

@@ -1,0 +1,169 @@
+"""Text as it should be trained on: one Unicode form, no publisher's boilerplate, no e-mail addresses where people confide.
+
+    cleaned(content, masks_identifiers=False) -> (content, what was done to it)
+
+Unicode: NFC, not NFKC, which would make 10⁹ into 109; ligatures of typesetting are spelled out; spaces of every width are a space;
+what cannot be seen (soft hyphens, zero-width spaces, marks of direction, control characters) goes. Boilerplate: whole paragraphs,
+recognized by how they begin. Identifiers: masked in counselling and clinical sources, where the source says so; in a
+person's own files they are counted, and the person is warned.
+
+Patterns find likely identifiers, not all of them: this is no de-identification in the sense of any law.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from finetune.data.records import Malformed
+
+SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+UNSEEN = "\u00ad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+CHARACTERS: dict[int, str | None] = {
+    **{code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)},
+    **dict.fromkeys((0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029), "\n"),
+    **dict.fromkeys(map(ord, SPACES), " "),
+    **dict.fromkeys(map(ord, UNSEEN), None),
+    **{ord(character): spelled for character, spelled in LIGATURES.items()},
+}
+
+# How paragraphs begin that say nothing of medicine. Each is bounded: a paragraph longer than this is not thrown away.
+LONGEST_BOILERPLATE = 1500
+BOILERPLATE = re.compile(
+    r"""(?ix)
+      open\ in\ a\ (separate|new)\ window | click\ here\ for\ additional\ data\ file
+    | (the\ )?(online|electronic)\ version\ (of\ this\ article\ )?contains\ supplementary\ material
+    | supplementary\ (information|material|data)\ (is|are)\ available\ (at|online|for\ this)
+    | (publisher['’]s\ note:?\ *)?[\w\ ,.]{2,60}\ (remains?|stays)\ neutral\ with\ regard\ to\ jurisdictional\ claims
+    | publisher['’]s\ note(s)?:?\ *$
+    | all\ claims\ expressed\ in\ this\ article\ are\ solely\ those\ of\ the\ authors
+    | (\W*\(?(c|copyright|©)\)?\W.{0,160}?)?
+      this\ (is\ an\ open[ -]access\ article|article\ is\ (an\ open[ -]access|licensed|distributed|published))
+      .{0,80}\b(licen[sc]ed?|distributed|terms|creative\ commons)\b
+    | (©|copyright\b|\(c\)).{0,200}(all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
+    | licen[sc]ee\ (mdpi|biomed\ central|springer|elsevier|dove|oxford)
+    | for\ commercial\ re-?use,\ please\ contact
+    | reprints\ and\ permissions?\b.{0,60}$
+    | the\ images\ or\ other\ third[ -]party\ material\ in\ this\ article\ are\ included
+    | to\ view\ a\ copy\ of\ this\ licen[sc]e,?\ visit
+    """
+)
+BLANK_LINES = re.compile(r"\n{3,}")
+BOILERPLATE_LINE = re.compile(r"(?im)^[ \t]*open in a (?:separate|new) window[ \t]*$\n?")
+
+IDENTIFIERS = {
+    "link with a token": re.compile(
+        r"(?i)\b(?:https?://|www\.)(?:[^\s/@:]{1,99}:[^\s/@]{1,99}@\S{1,500}|[^\s?#]{1,300}[?#][^\s]{0,500}?"
+        r"(?:token|key|sig|signature|session|sessionid|auth|password|pwd|code|sid)=[^\s)>\]]{1,500}"
+        r"|[^\s?#]{1,300}/(?:eyJ[\w-]{8}|(?:reset|verify|confirm|invite|token|magic|unsubscribe|login|auth)[\w-]{0,20}/[\w.=-]{12})"
+        r"[^\s)>\]]{0,500})"
+    ),
+    "e-mail address": re.compile(
+        r"(?<![\w.+-])[\w.+-]{1,64}(?:@| ?[(\[]at[)\]] ?)(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b"
+    ),
+    "social security number": re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"),
+    "medical record number": re.compile(
+        r"(?i)\b(?:mrn|medical record (?:number|no\.?)|patient id|hospital (?:number|no\.?))\s{0,3}[:#]?\s{0,3}\d[\d-]{3,14}\b"
+    ),
+    "telephone number": re.compile(
+        r"(?<![\w.+/-])(?:(?:\+|00)\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4}"
+        r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|(?:1[ .-])?\d{3}[.-]\d{3}[.-]\d{4}|\d{3} \d{3}-\d{4})(?![\w/-]|\.\d)"
+        # digits and spaces alone are a number of anything, unless a word says that one can be called
+        r"|(?i:(?<=\bcall )|(?<=\bphone )|(?<=\bphone: )|(?<=\btel )|(?<=\btel\. )|(?<=\btel: )|(?<=\bme at )|(?<=\bme on )"
+        r"|(?<=\bus at )|(?<=\bus on ))\(?\d(?:[ ().-]{0,2}\d){7,13}(?![\w/-]|\.\d)"
+    ),
+    "date of birth": re.compile(
+        r"(?i)\b(?:d\.?o\.?b\.?|date of birth|born on)\s{0,3}:?\s{0,3}"
+        r"(?:\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\w{3,9} \d{1,2},? \d{4}|\d{1,2} \w{3,9} \d{4})"
+    ),
+    "name of a patient": re.compile(
+        r"\b[Pp]atient(?:'s)? [Nn]ame\s{0,3}[:=]\s{0,3}[A-Z][\w'-]{1,40}(?:,? [A-Z][\w'-]{0,40}){0,3}"
+    ),
+}
+MASKED = ("link with a token", "e-mail address", "social security number", "medical record number", "telephone number")
+MASKS = {kind: f"[{kind}]" for kind in MASKED}
+
+
+def cleaned(content: dict[str, Any], *, masks_identifiers: bool) -> tuple[dict[str, Any], Counter[str]]:
+    """The content with every text of it cleaned, and counts of what was done. Raises Malformed where nothing is left."""
+    done: Counter[str] = Counter()
+
+    def clean(text: str) -> str:
+        found = without_boilerplate(normalized(text), done)
+        if masks_identifiers:
+            found = masked(found, done)
+        if not (found := found.strip()):
+            raise Malformed("nothing but boilerplate")
+        return found
+
+    return over_texts(content, clean), done
+
+
+def over_texts(content: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The content with every text of it changed: of messages, running text, a question and its options."""
+    if "messages" in content:
+        return {"messages": [{**turn, "content": change(turn["content"])} for turn in content["messages"]]}
+    if "text" in content:
+        return {"text": change(content["text"])}
+    options = {letter: change(option) for letter, option in content["options"].items()}
+    return {"question": change(content["question"]), "options": options, "answer": content["answer"]}
+
+
+def texts_of(content: dict[str, Any]) -> list[str]:
+    """Every text of the content."""
+    found: list[str] = []
+    over_texts(content, lambda text: found.append(text) or text)  # type: ignore[func-returns-value]
+    return found
+
+
+def normalized(text: str) -> str:
+    """The text in one Unicode form, with plain spaces, and at most one blank line between paragraphs."""
+    text = text.replace("\r\n", "\n")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    text = text.translate(CHARACTERS)
+    if "\n" in text:
+        text = re.sub(r"[ \t]+(?=\n)", "", text)
+        text = BLANK_LINES.sub("\n\n", text)
+    return text
+
+
+def without_boilerplate(text: str, done: Counter[str]) -> str:
+    """The text without the paragraphs that publishers put into every article; they are counted in `done`."""
+    if "\n" in text:
+        text, lines = BOILERPLATE_LINE.subn("", text)
+        text = BLANK_LINES.sub("\n\n", text) if lines else text
+        done["boilerplate"] += lines
+    paragraphs = text.split("\n\n")
+    kept = [it for it in paragraphs if len(it) > LONGEST_BOILERPLATE or not BOILERPLATE.match(it.lstrip())]
+    done["boilerplate"] += len(paragraphs) - len(kept)
+    return text if len(kept) == len(paragraphs) else "\n\n".join(kept)
+
+
+def masked(text: str, done: Counter[str]) -> str:
+    """The text with each likely identifier replaced by its kind in brackets."""
+    for kind, mask in MASKS.items():
+        text, count = IDENTIFIERS[kind].subn(mask, text)
+        done[f"masked {kind}"] += count
+    return text
+
+
+def likely_identifiers(content: dict[str, Any]) -> set[str]:
+    """The kinds of identifiers of people that the content seems to hold."""
+    found = set()
+    for text in texts_of(content):
+        for kind, pattern in IDENTIFIERS.items():
+            text, count = pattern.subn("", text)  # what is one kind is no other: a link's password is no e-mail address
+            found |= {kind} if count else set()
+    return found
+
+
+def language_of(content: dict[str, Any]) -> str:
+    """The likeliest language of the content, as an ISO 639-1 code."""
+    import py3langid
+
+    return str(py3langid.classify(" ".join(texts_of(content))[:2000])[0])

@@ -1,0 +1,159 @@
+"""Cleaning: Unicode keeps its meaning, boilerplate goes and medicine stays, identifiers are found and doses are not."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data.cleaning import cleaned, language_of, likely_identifiers, masked, normalized, without_boilerplate
+from finetune.data.records import Malformed, conversation, multiple_choice, plain_text
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("10⁹/L of H₂O at 37 °C, ½ µg", "10⁹/L of H₂O at 37 °C, ½ µg"),  # NFKC would say 109/L
+        ("Me\u0301nie\u0300re", "Ménière"),
+        ("ef\ufb01cient \ufb02ow", "efficient flow"),
+        ("5\u00a0mg\u2009daily\u202fx", "5 mg daily x"),
+        ("hyper\u00adtension\u200b \ufeffis\u202e", "hypertension is"),
+        ("a\r\nb\u2028c\x0bd\x00\x07e", "a\nb\nc\nde"),
+        ("one  \n\n\n \ntwo", "one\n\ntwo"),
+        ("Dose\t5 mg", "Dose\t5 mg"),
+        ("می‌خواهم", "می‌خواهم"),  # the zero-width non-joiner is a letter's form in Persian
+    ],
+)
+def test_text_has_one_form_and_keeps_its_meaning(raw: str, clean: str) -> None:
+    assert normalized(raw) == clean
+
+
+@given(st.text())
+def test_normalizing_twice_changes_nothing_more(text: str) -> None:
+    assert normalized(normalized(text)) == normalized(text)
+
+
+BOILERPLATE = [
+    "Open in a separate window",
+    "Publisher's Note Springer Nature remains neutral with regard to jurisdictional claims in published maps.",
+    "Springer Nature remains neutral with regard to jurisdictional claims in published maps and institutional affiliations.",
+    "This is an open access article distributed under the terms of the Creative Commons Attribution License (CC BY).",
+    "This is an Open Access article, which permits use, distribution under the licence CC BY 4.0.",
+    "© 2021 by the authors. Licensee MDPI, Basel, Switzerland.",
+    "Copyright © 2020 Smith et al. This is an open-access article distributed under the terms of the licence.",
+    "This article is licensed under a Creative Commons Attribution 4.0 International License.",
+    "All claims expressed in this article are solely those of the authors and do not represent others.",
+    "The online version contains supplementary material available at 10.1186/s12345.",
+    "Click here for additional data file.",
+]
+MEDICINE = [
+    "This article reports a patient with gout.",
+    "This is an open fracture of the tibia, treated with licensed antibiotics.",
+    "The window of treatment is open in a separate cohort.",
+    "Copyright is not discussed here.",
+    "Swelling remains neutral with regard to posture.",
+    "Patients were licensed drivers. The drug was distributed under the supervision of a nurse.",
+]
+
+
+@pytest.mark.parametrize("paragraph", BOILERPLATE)
+def test_boilerplate_goes_and_what_stands_around_it_stays(paragraph: str) -> None:
+    done: Counter[str] = Counter()
+    assert without_boilerplate(f"Gout hurts.\n\n{paragraph}\n\nIt swells.", done) == "Gout hurts.\n\nIt swells."
+    assert done["boilerplate"] == 1
+    with pytest.raises(Malformed, match="nothing but boilerplate"):
+        cleaned(plain_text(paragraph), masks_identifiers=False)
+
+
+@pytest.mark.parametrize("paragraph", MEDICINE)
+def test_medicine_that_looks_like_it_stays(paragraph: str) -> None:
+    assert without_boilerplate(f"{paragraph}\n\n{paragraph}", Counter()) == f"{paragraph}\n\n{paragraph}"
+
+
+def test_a_line_inside_a_paragraph_goes_too() -> None:
+    assert (
+        without_boilerplate("Figure 1\nOpen in a separate window\nRates of gout", Counter())
+        == "Figure 1\nRates of gout"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("Write to jane.doe+x@mail.example.org, or", {"e-mail address"}),
+        ("Call (301) 496-5133 or", {"telephone number"}),
+        ("Call 301 496 5133 or", {"telephone number"}),
+        ("reach me on 020 7946 0958.", {"telephone number"}),
+        ("gave 301 496 5133 cells", set()),
+        ("anna [at] example.org", {"e-mail address"}),
+        ("anna.b(at)example.org", {"e-mail address"}),
+        ("www.example.org/a?token=abc", {"link with a token"}),
+        ("https://example.org/reset/8f3a9c2b7d1e", {"link with a token"}),
+        ("https://example.org/a/eyJhbGciOiJIUzI1NiJ9.e30.x", {"link with a token"}),
+        ("https://example.org/articles/treatment-of-gout-2020", set()),
+        ("Call 301-496-5133.", {"telephone number"}),
+        ("Call 1-800-422-6237 today", {"telephone number"}),
+        ("+44 20 7946 0958", {"telephone number"}),
+        ("see https://example.org/a?x=1&token=abc123 now", {"link with a token"}),
+        ("see https://user:pass@example.org/a now", {"link with a token"}),
+        ("SSN 078-05-1120", {"social security number"}),
+        ("MRN: 00451234", {"medical record number"}),
+        ("DOB: 01/02/1960", {"date of birth"}),
+        ("Patient Name: Doe, Jane", {"name of a patient"}),
+        ("BP 120/80, 2010-11-12, 10.1186/s12859-019-3119-4, 1.5-2.5 mg", set()),
+        ("PMID 12345678, NCT01234567, 98.6 F, 500 000 000 IU, 3.14.159", set()),
+        ("see https://medlineplus.gov/gout.html?topic=gout and 2-[4-(2-methyl)]", set()),
+        ("from 100 to 200 patients, 95% CI 101-102, p = 0.001-0.002, ages 18-65-80", set()),
+    ],
+)
+def test_identifiers_are_found_and_figures_of_medicine_are_not(text: str, kinds: set[str]) -> None:
+    assert likely_identifiers(plain_text(text)) == kinds
+
+
+def test_masking_replaces_the_identifier_alone_and_counts_it() -> None:
+    done: Counter[str] = Counter()
+    assert masked("Mail a@b.org or c@d.org, call 301-496-5133.", done) == (
+        "Mail [e-mail address] or [e-mail address], call [telephone number]."
+    )
+    assert {kind: count for kind, count in done.items() if count} == {
+        "masked e-mail address": 2,
+        "masked telephone number": 1,
+    }
+
+
+def test_every_text_of_a_record_is_cleaned() -> None:
+    done = cleaned(conversation([("user", "a\u00a0b"), ("assistant", "x@y.org\u200b")]), masks_identifiers=True)[0]
+    assert [turn["content"] for turn in done["messages"]] == ["a b", "[e-mail address]"]
+    item = multiple_choice("q\u00a0?", {"A": "\ufb01ne", "B": "y"}, "A")
+    assert cleaned(item, masks_identifiers=False)[0] == {
+        "question": "q ?",
+        "options": {"A": "fine", "B": "y"},
+        "answer": "A",
+    }
+
+
+def test_the_language_of_a_text_is_told() -> None:
+    assert language_of(plain_text("Gout is a form of arthritis that causes pain and swelling in the joints.")) == "en"
+    assert (
+        language_of(plain_text("Die Gicht ist eine Form der Arthritis, die Schmerzen und Schwellungen verursacht."))
+        == "de"
+    )
+
+
+def test_patterns_take_linear_time() -> None:
+    started = time.monotonic()
+    for text in (
+        "a" * 200_000,
+        "1 " * 100_000,
+        "a." * 100_000,
+        "+1" * 100_000,
+        "https://a" * 20_000,
+        "(c) " * 50_000,
+        "x@" * 90_000,
+    ):
+        cleaned(plain_text(text + " z"), masks_identifiers=True)
+        likely_identifiers(plain_text(text))
+    assert time.monotonic() - started < 20
