@@ -9,7 +9,7 @@ BIN := .venv/bin
 # Without its image-model part, llama-cpp-python compiles a minute faster.
 LLAMA_CMAKE_ARGS := -DLLAVA_BUILD=OFF
 # A process for each core; a file's tests stay together, since they share models that take seconds to make.
-PARALLEL := --numprocesses auto --dist loadfile
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo setup test quick check
 

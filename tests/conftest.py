@@ -19,6 +19,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small models: threads wait for each other longer than they compute
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole run of tiny, which takes longest, first: at the end one process would wait for it alone."""
+    items.sort(key=lambda item: item.path.name != "test_tiny_run.py")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data that lies beside the checkout on the developers' machines and is not part of the project."""
@@ -34,9 +39,9 @@ def tiny_base() -> Path:
     return REPOSITORY / "recipes" / "tiny" / "medllama-tiny-base"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for all the tests of a session: Playwright starts once in a process, and each test opens pages of its own."""
+    """One Chromium for the tests of a file. Not longer: while Playwright runs, nothing else in the process can run an event loop."""
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt install chromium")
     with open_browser() as opened:
