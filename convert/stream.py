@@ -25,8 +25,9 @@ from medllama import progress
 from medllama.llamacpp.quantizer import quantize_rows
 
 Array = numpy.typing.NDArray[Any]
-# 4 MB in float32: small enough for a core's cache, large enough that Python's own work on it does not show.
-SLAB_VALUES = 1 << 20
+# 2 MB in float32: small enough for a core's cache, large enough that Python's own work on it does not show.
+SLAB_VALUES = 1 << 19
+LARGEST_KEPT_BYTES = 31 << 20
 
 
 class Slab:
@@ -71,6 +72,8 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
 
     The bytes do not depend on the number of cores. Raises what the first slab that failed raised.
     """
+    # glibc gives freed blocks back to the system, which faults them in again page by page, unless a larger one was freed before.
+    numpy.empty(LARGEST_KEPT_BYTES, numpy.uint8)
     wanted = list(_slabs(source))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shown = ", ".join(output.plan.file_type for output in outputs)

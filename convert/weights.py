@@ -103,11 +103,13 @@ def read_tensors(files: list[Path]) -> dict[str, StoredTensor]:
 
 def count_not_finite(raw: Array, dtype: str) -> int:
     """How many stored values are NaN or infinite."""
-    infinity = INFINITY_BITS[dtype]
-    magnitudes = raw.view(numpy.uint32) & 0x7FFFFFFF if dtype == "F32" else raw.view(numpy.uint16) & 0x7FFF
-    if not magnitudes.size or magnitudes.max() < infinity:
+    bits = 32 if dtype == "F32" else 16
+    signed, unsigned = raw.view(f"i{bits // 8}"), raw.view(f"u{bits // 8}")
+    infinity, sign = INFINITY_BITS[dtype], 1 << (bits - 1)
+    # The largest bits tell: of those without a sign as signed numbers, of those with one as unsigned. No copy is made.
+    if not raw.size or (signed.max() < infinity and unsigned.max() < sign + infinity):
         return 0
-    return int((magnitudes >= infinity).sum())
+    return int(((unsigned & (sign - 1)) >= infinity).sum())
 
 
 def to_float32(raw: Array, dtype: str) -> Array:
