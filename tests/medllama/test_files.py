@@ -70,7 +70,10 @@ def test_a_folder_where_none_can_be_is_told(tmp_path: Path, monkeypatch: pytest.
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(InputError, match="cannot be made: the system takes no folder there"), atomic_directory(tmp_path / "x"):
+    with (
+        pytest.raises(InputError, match="cannot be made: the system takes no folder there"),
+        atomic_directory(tmp_path / "x"),
+    ):
         pass
 
 
