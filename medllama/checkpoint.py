@@ -18,7 +18,7 @@ from typing import Any
 
 from medllama.config import looks_like_hub_id
 from medllama.errors import InputError, MedllamaError, UnsupportedError
-from medllama.files import read_json, sha256_file
+from medllama.files import expand, read_json, sha256_file
 
 NEEDED_FILES = (
     "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
@@ -34,7 +34,7 @@ def find_base(name: str) -> Path:
 
     Raises InputError where it is missing, gated, or cannot be reached.
     """
-    folder = Path(name).expanduser()
+    folder = expand(name)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -51,7 +51,7 @@ def find_base(name: str) -> Path:
 
 def find_base_here(name: str) -> Path | None:
     """The folder of a base that is on this disk already, in the hub's cache if need be; None where it would be a download."""
-    folder = Path(name).expanduser()
+    folder = expand(name)
     if folder.is_dir():
         return folder
     if not looks_like_hub_id(name):

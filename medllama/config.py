@@ -26,7 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from medllama.errors import RecipeError
+from medllama.errors import InputError, RecipeError
+from medllama.files import expand
 
 Config = TypeVar("Config")
 REQUIRED = dataclasses.MISSING
@@ -193,7 +194,10 @@ def coerce(value: Any, entry: Option) -> Any:
     if entry.kind != "value" and not str(value).strip():
         raise ValueError("is empty")
     if target is Path:
-        return Path(str(value)).expanduser()
+        try:
+            return expand(str(value))
+        except InputError as error:
+            raise ValueError(error.message) from None
     if target is str:
         return str(value)
     if target is int and isinstance(value, float) and not value.is_integer():
@@ -243,7 +247,7 @@ def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path
         ready = []
         for text in map(str, value if entry.is_list else [value]):
             name = NAMED_KINDS[entry.kind](text) if entry.kind in NAMED_KINDS else text
-            places = [folder / Path(name).expanduser() for folder in folders if name]
+            places = [folder / expand(name) for folder in folders if name]
             if (found := next((place for place in places if place.exists()), None)) is not None:
                 path = str(found.resolve())
                 ready.append(_with_path(text, path) if entry.kind in NAMED_KINDS else path)

@@ -20,6 +20,23 @@ from medllama.errors import InputError, ResourceError
 PARTIAL_SUFFIX = ".partial"
 
 
+def expand(path: str | Path) -> Path:
+    """`path` with ~ and ~NAME written out. Raises InputError where nobody is called NAME."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0].removeprefix("~")
+        raise InputError(f"{path}: nobody here is called {user!r}", hint="write the folder out") from None
+
+
+def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Make `path` with its parents. Raises InputError where the system makes no folders, as in /proc."""
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileNotFoundError:
+        raise InputError(f"{path} cannot be made: the system takes no folder there", hint="name another path") from None
+
+
 def partial_path(path: Path) -> Path:
     """The name under which `path` is written until it is complete."""
     return path.with_name(path.name + PARTIAL_SUFFIX)
@@ -30,7 +47,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the partial name of `path`; on success flush it to the disk and rename it, on failure remove it."""
     if path.exists() and not path.is_file():  # renaming would replace /dev/null itself
         raise InputError(f"{path} is no regular file, and cannot be replaced by one", hint="choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = partial_path(path)
     partial.unlink(missing_ok=True)
     try:
@@ -54,13 +71,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     path = path.resolve()  # a link to a larger disk stays a link
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, and cannot be replaced by a folder", hint="choose another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial, old = partial_path(path), path.with_name(path.name + ".old" + PARTIAL_SUFFIX)
     if old.exists() and not path.exists():  # a process was killed between the two renames
         old.replace(path)
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir()
+    make_folder(partial, exist_ok=False)
     try:
         yield partial
         for entry in (*sorted(partial.rglob("*")), partial):
@@ -106,13 +123,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of `path`.
+def read_text(path: Path, *, newline: str | None = None) -> str:
+    """The UTF-8 text of `path`; every line end is "\n", or with `newline=""` as it is there.
 
     Raises InputError where it is missing, a folder, or in another encoding.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} does not exist", hint="check the path") from None
     except IsADirectoryError:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy
 
 from medllama.config import source_path
+from medllama.files import expand
 from medllama.gpus import REACHED_SHARE, Gpu, find_gpu
 from medllama.pipeline import configure_all, refuse
 from medllama.progress import duration
@@ -66,7 +67,7 @@ def plan(recipe: Recipe, runs_dir: Path, gpu: str | None = None) -> dict[str, An
     refuse(recipe, {}, problems)
     train, convert = configs["train"], configs["convert"]
     shape, where = find_shape(train.base_model)
-    base = Path(train.base_model).expanduser() if where == "here" else None
+    base = expand(train.base_model) if where == "here" else None
     work = workload(configs["prepare"], train, configs["eval"], base) if not recipe.missing.get("prepare") else None
     parameters, lora = count_parameters(shape), lora_parameters(shape, train)
     files = {f"GGUF {name}": file_bytes(parameters, name) for name in convert.file_types}

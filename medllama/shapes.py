@@ -6,12 +6,12 @@ count_parameters(shape)        # 6,738,415,616
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from medllama.checkpoint import read_config, require_llama
 from medllama.config import looks_like_hub_id
 from medllama.errors import InputError
+from medllama.files import expand
 
 # Published shapes of the bases that the shipped recipes name, for planning before their weights are here.
 PUBLISHED_SHAPES = {
@@ -38,7 +38,7 @@ def file_bytes(parameters: int, file_type: str) -> int:
 def find_shape(base_model: str) -> tuple[dict[str, Any], str]:
     """The shape of a base, and whether it is a folder ("here") or still to be downloaded ("hub")."""
     name = base_model.split("@")[0]
-    if (folder := Path(base_model).expanduser()).is_dir():
+    if (folder := expand(base_model)).is_dir():
         shape = read_config(folder)
         require_llama(shape, folder)
         return shape | {"num_key_value_heads": shape.get("num_key_value_heads") or shape["num_attention_heads"]}, "here"

@@ -64,11 +64,12 @@ class PackageConfig:
         return TEMPERATURE if self.temperature is None else self.temperature
 
     def problems(self) -> list[str]:
-        return (
-            []
-            if self.gguf or self.from_modelfile
-            else ["gguf: name the files to package, or a Modelfile to make it from"]
-        )
+        found = []
+        if not self.gguf and not self.from_modelfile:
+            found.append("gguf: name the files to package, or a Modelfile to make it from")
+        if self.sampling_temperature < 0:
+            found.append(f"temperature: {self.temperature} is below 0")
+        return found
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,14 @@ base's own. Errors end it, all of them told at once; warnings are told, and it g
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from medllama import progress
 from medllama.errors import InputError, RecipeError
-from medllama.files import read_text
 from publish.config import PackageConfig
-from publish.modelfile import Command, read_modelfile
+from publish.modelfile import Command, modelfile_text, read_modelfile
 from publish.parameters import IGNORED, parse_value
 from publish.sources import resolve
 from publish.traps import find_traps
@@ -28,7 +26,7 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
     """The configuration with what its Modelfile adds, and the parameters and REQUIRES that no flag is there for."""
     if config.from_modelfile is None:
         return config, []
-    text, folder = _read(config.from_modelfile), config.from_modelfile.parent
+    text, folder = modelfile_text(config.from_modelfile), config.from_modelfile.parent
     _report(text, folder, config.from_modelfile)
     commands = read_modelfile(text)
     parameters = {
@@ -61,16 +59,6 @@ def with_modelfile(config: PackageConfig) -> tuple[PackageConfig, list[Command]]
     if requires := _last(commands, "requires"):
         further.append(Command("requires", requires))
     return changed, further
-
-
-def _read(path: Path) -> str:
-    """The text, in UTF-16 too where a byte order mark says so: PowerShell writes it, and Ollama reads it."""
-    if path.is_file():
-        with path.open("rb") as file:
-            mark = file.read(len(codecs.BOM_UTF16))
-        if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return path.read_text(encoding="utf-16", errors="replace")
-    return read_text(path)
 
 
 def _report(text: str, folder: Path, path: Path) -> None:

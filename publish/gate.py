@@ -1,7 +1,7 @@
 """The gate before every target: a package is published exactly as it was made and certified, or it is refused.
 
     package = open_package(Path("runs/tiny/package"))    everything hashed and held against its certificate
-    package.check_name("tiny")                            Llama 3 asks for a name that begins with "Llama"
+    package.terms.check_name("tiny")                      Llama 3 asks for a name that begins with "Llama"
 
 Refused, each with what to do about it: a file changed, added or missing since `medllama package`; bytes or a TEMPLATE that no
 passing certificate vouches for; a licence that is not known to allow it; a base whose terms ask for something that is
@@ -22,7 +22,7 @@ from medllama.files import read_text, sha256_file
 from medllama.go_template import go_template_sha256
 from publish.certificate import AGAIN, Certificate, CertifiedFile, read_certificate
 from publish.licences import Terms, read_terms
-from publish.modelfile import Command, read_modelfile
+from publish.modelfile import Command, modelfile_text, read_modelfile
 from publish.package import OWN_FILES, obstacles
 from publish.parameters import parse_parameters
 from publish.prompt_format import PLAIN_TEMPLATE
@@ -59,10 +59,6 @@ class Package:
         """What the files are called before their type: NAME-TYPE.gguf."""
         return self.default.name.removesuffix(".gguf").removesuffix(f"-{self.default.type}")
 
-    def check_name(self, name: str) -> None:
-        """Raise InputError where the base's licence asks for another name."""
-        self.terms.check_name(name)
-
     def path(self, file: CertifiedFile) -> Path:
         return self.folder / file.name
 
@@ -74,7 +70,7 @@ def open_package(folder: Path) -> Package:
     names = [name for name in digests if name.endswith(".gguf")]
     if not names:
         raise InputError(f"{folder} holds no GGUF", hint=PACKAGE_AGAIN)
-    commands = read_modelfile(read_text(folder / "Modelfile"))
+    commands = read_modelfile(modelfile_text(folder / "Modelfile"))
     source, adapter = _last(commands, "from") or "", _last(commands, "adapter")
     kind = "merged" if adapter is None else "adapter"
     files = {name: _certified(folder / name, digests[name], certificate, kind) for name in names}
@@ -100,7 +96,7 @@ def _check_other_modelfiles(folder: Path, commands: Sequence[Command], files: It
     for file in files:
         path = folder / f"Modelfile.{file.tag}"
         expected = [dataclasses.replace(it, value=f"./{file.name}") if it.name == own else it for it in commands]
-        if not path.is_file() or read_modelfile(read_text(path)) != expected:
+        if not path.is_file() or read_modelfile(modelfile_text(path)) != expected:
             raise CheckFailed(f"{path} is not {folder / 'Modelfile'} for {file.name}", hint=PACKAGE_AGAIN)
 
 

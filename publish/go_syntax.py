@@ -1,12 +1,12 @@
-"""Reads a Go template as far as its syntax goes: whether Go's parser would refuse it, and what it writes and asks for.
+"""Reads a Go template as Go's parser does: whether it would be refused, and what it writes and asks for.
 
     found = read_go_template(text)      raises InputError with the line
     found.fields                        {"Messages", "Role", "Content"}
     found.texts                         the fixed texts in their order, those in quotes too
 
-Known are actions, their nesting, quoted texts, variables and functions; what has a wrong type or a wrong number of arguments
-passes here and is Go's to refuse. What is refused here Go refuses too, which the tests hold against Go itself. Followed:
-text/template/parse in Go's standard library; the functions are those of Ollama's template/template.go.
+What is refused here Go refuses too, which the tests hold against Go itself. Left to Go are the inside of numbers and of characters
+in single quotes, templates defined twice, and what only running shows: types, and the number of arguments. Followed: lex.go
+and parse.go of text/template/parse in Go's standard library; the functions are those of Ollama's template/template.go.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ FUNCTIONS = frozenset((
     "and", "call", "html", "index", "slice", "js", "len", "not", "or", "print", "printf", "println", "urlquery",
     "eq", "ge", "gt", "le", "lt", "ne", "json", "currentDate", "yesterdayDate",
 ))  # fmt: skip
-OPENING = ("if", "range", "with", "define", "block")
-KEYWORDS = frozenset((*OPENING, "else", "end", "template", "break", "continue", "nil", "true", "false"))
-NEEDS_VALUE = ("if", "range", "with", "define", "block", "template")
-OPEN, CLOSE = re.compile(r"\{\{(?:-[ \t\r\n])?"), re.compile(r"(?:[ \t\r\n]+-)?\}\}")
-COMMENT = re.compile(r"/\*.*?\*/(?:[ \t\r\n]-)?\}\}", re.DOTALL)
+CONSTANTS = ("nil", "true", "false")
+BRANCHES, NAMED, JUMPS = ("if", "range", "with"), ("define", "block", "template"), ("break", "continue")
+KEYWORDS = (*BRANCHES, *NAMED, *JUMPS, "else", "end")
+OPEN, CLOSE = re.compile(r"\{\{(?:-[ \t\r\n])?"), re.compile(r"(?:[ \t\r\n]+-|[ \t\r\n]*)\}\}")
+COMMENT = re.compile(r"/\*(?:(?!\*/).)*\*/(?:[ \t\r\n]-)?\}\}", re.DOTALL)
+SPACES, DECLARES = re.compile(r"[ \t\r\n]*"), re.compile(r"[ \t\r\n]*(:=|=|,)")
 TOKEN = re.compile(
-    r"""(?P<space>[ \t\r\n]+)
-      | (?P<quoted>"(?:[^"\\\n]|\\.)*"|`[^`]*`|'(?:[^'\\\n]|\\.)+')
-      | (?P<field>(?:\.[A-Za-z_]\w*)+)
+    r"""(?P<quoted>"(?:[^"\\\n]|\\(?:[abfnrtv\\"]|[0-7]{3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}))*"|`[^`]*`)
+      | (?P<character>'(?:[^'\\\n]|\\.)+')
+      | (?P<number>[+-]?\.?[0-9](?:[\w.]|[+-](?=[\w.]))*)
+      | (?P<field>\.\w+)
+      | (?P<dot>\.)
       | (?P<variable>\$\w*)
-      | (?P<number>[+-]?\.?\d[\w.]*)
-      | (?P<word>[A-Za-z_]\w*)
-      | (?P<mark>:=|[=|(),.])""",
+      | (?P<word>\w+)
+      | (?P<mark>:=|[=|(),])""",
     re.VERBOSE,
 )
 
@@ -51,7 +53,7 @@ class _Block:
 
     keyword: str
     line: int
-    variables: list[str]
+    variables: list[str] = field(default_factory=list)
     has_else: bool = False
 
 
@@ -63,92 +65,170 @@ def read_go_template(text: str) -> GoTemplate:
 
 
 class _Reader:
+    """`kind` and `token` are what stands at `start`; the next begins at `position`. An action ends in one of kind "end"."""
+
     def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+        self.text, self.start, self.position = text, 0, 0
+        self.kind, self.token, self.is_apart = "", "", True
         self.found = GoTemplate()
-        self.blocks = [_Block("", 1, ["$"])]
+        self.blocks = [_Block("define", 1, ["$"])]
 
     def run(self) -> None:
         while opened := OPEN.search(self.text, self.position):
             self._keep(self.text[self.position : opened.start()])
-            self.position = opened.end()
+            self.start, self.position = opened.start(), opened.end()
             if self.text.startswith("/*", self.position):
                 if not (comment := COMMENT.match(self.text, self.position)):
                     raise self.error("a comment is not closed by */}}")
                 self.position = comment.end()
             else:
-                self._action(self._tokens())
+                self._action()
         self._keep(self.text[self.position :])
         if len(self.blocks) > 1:
+            self.start = len(self.text)
             raise self.error(f"{{{{ {self.blocks[-1].keyword} }}}} of line {self.blocks[-1].line} has no {{{{ end }}}}")
 
     def _keep(self, text: str) -> None:
         if text:
             self.found.texts.append(text)
 
-    def _tokens(self) -> list[tuple[str, str]]:
-        """The tokens up to the end of the action, without white space."""
-        tokens, depth = [], 0
-        while not (closed := CLOSE.match(self.text, self.position)):
-            if not (token := TOKEN.match(self.text, self.position)):
-                rest = self.text[self.position : self.position + 12]
-                raise self.error("an action is not closed by }}" if not rest else f"an action cannot hold {rest!r}")
-            self.position = token.end()
-            if token.lastgroup != "space":
-                tokens.append((str(token.lastgroup), token[0]))
-                depth += (token[0] == "(") - (token[0] == ")")
-            if depth < 0:
-                raise self.error("a parenthesis is closed that is not open")
-        if depth:
-            raise self.error("a parenthesis is not closed")
-        self.position = closed.end()
-        return tokens
+    def _advance(self) -> None:
+        """Go on to the next token; `is_apart` says whether a blank stands before it."""
+        if closed := CLOSE.match(self.text, self.position):
+            self.kind, self.token, self.position = "end", "}}", closed.end()
+            return
+        self.start = self.position
+        blanks = SPACES.match(self.text, self.position)
+        assert blanks is not None, "none is a match too"
+        if not (token := TOKEN.match(self.text, blanks.end())):
+            rest = self.text[blanks.end() : blanks.end() + 12]
+            raise self.error(f"an action cannot hold {rest!r}" if rest else "an action is not closed by }}")
+        self.start, self.position, self.is_apart = token.start(), token.end(), bool(blanks[0])
+        self.kind = token[0] if token.lastgroup == "mark" else str(token.lastgroup)
+        self.token = token[0]
 
-    def _action(self, tokens: list[tuple[str, str]]) -> None:
-        words = [text for kind, text in tokens if kind == "word"]
-        first = words[0] if tokens and tokens[0][0] == "word" else ""
-        if not tokens or (first in NEEDS_VALUE and len(tokens) == 1):
-            raise self.error(f"{{{{ {first or ' '} }}}} has nothing in it".replace("   ", " "))
-        if first in OPENING:
-            self.blocks.append(_Block(first, self._line(), []))
-        elif first == "end":
-            self._end()
-        elif first == "else":
-            self._else(words)
-        declared = self._declared(tokens)
-        self._look_at(tokens, declared)
-        self.blocks[-1].variables += declared
-
-    def _end(self) -> None:
-        if len(self.blocks) == 1:
+    def _action(self) -> None:
+        self._advance()
+        keyword = self.token if self.token in KEYWORDS else ""
+        if keyword:
+            self._advance()
+        if keyword in BRANCHES:
+            self.blocks.append(_Block(keyword, self._line()))
+        if not keyword or keyword in BRANCHES:
+            self._pipeline(keyword)
+        elif keyword in NAMED:
+            self._named(keyword)
+        elif keyword in JUMPS:
+            self._jump(keyword)
+        elif keyword == "else":
+            self._else()
+        elif len(self.blocks) == 1:
             raise self.error("{{ end }} closes nothing")
-        self.blocks.pop()
+        else:
+            self.blocks.pop()
+        if self.kind != "end":
+            raise self._misplaced()
 
-    def _else(self, words: list[str]) -> None:
+    def _named(self, keyword: str) -> None:
+        """`define "name"`, `template "name"` with a value or without, `block "name"` with one."""
+        if self.kind != "quoted":
+            what = "has nothing in it" if self.kind == "end" else "wants a name in quotes"
+            raise self.error(f"{{{{ {keyword} }}}} {what}")
+        if keyword == "define" and len(self.blocks) > 1:
+            raise self.error("{{ define }} stands inside of another action")
+        self._advance()
+        if keyword == "block" or (keyword == "template" and self.kind != "end"):
+            self._pipeline(keyword)
+        if keyword != "template":
+            self.blocks.append(_Block(keyword, self._line(), ["$"]))
+
+    def _jump(self, keyword: str) -> None:
+        for block in reversed(self.blocks):
+            if block.keyword == "range" and not block.has_else:
+                return
+            if block.keyword in NAMED:
+                raise self.error(f"{{{{ {keyword} }}}} stands outside of a range")
+
+    def _else(self) -> None:
         block = self.blocks[-1]
-        if block.keyword not in ("if", "range", "with") or block.has_else:
+        if block.keyword not in BRANCHES or block.has_else:
             raise self.error("{{ else }} stands outside of an if, range or with")
-        block.has_else = len(words) == 1
+        if self.token == block.keyword != "range":
+            self._advance()
+            self._pipeline(f"else {block.keyword}")
+        else:
+            block.has_else = True
 
-    def _declared(self, tokens: list[tuple[str, str]]) -> list[str]:
-        """The variables that an action declares: those before its first `:=`."""
-        marks = [number for number, token in enumerate(tokens) if token == ("mark", ":=")]
-        return [text for kind, text in tokens[: marks[0]] if kind == "variable"] if marks else []
+    def _pipeline(self, keyword: str, end: str = "end") -> None:
+        """The variables that a value is given to, and the commands that make it."""
+        for count in range(1, 3):
+            if self.kind != "variable" or not (mark := DECLARES.match(self.text, self.position)):
+                break
+            self.blocks[-1].variables.append(self.token)
+            self._advance()
+            if mark[1] == "," and (keyword != "range" or count == 2):
+                raise self._misplaced()
+            self._advance()
+            if mark[1] != ",":
+                break
+            if self.kind not in ("variable", end):
+                raise self._misplaced()
+        is_first = True
+        while self.kind != end:
+            if not is_first and (self.kind in ("quoted", "character", "number", "dot") or self.token in CONSTANTS):
+                raise self.error(f"{self.token} stands behind a | and can do nothing with what comes from there")
+            self._command()
+            is_first = False
+        if is_first:
+            raise self.error(f"{{{{ {keyword} }}}} has nothing in it".replace("  ", " "))
 
-    def _look_at(self, tokens: list[tuple[str, str]], declared: list[str]) -> None:
-        known = {name for block in self.blocks for name in block.variables} | set(declared)
-        for kind, text in tokens:
-            if kind == "variable" and text not in known:
-                raise self.error(f"the variable {text} is not declared")
-            if kind == "word" and text not in FUNCTIONS | KEYWORDS:
-                raise self.error(f"there is no function {text!r}")
-            if kind == "field":
-                self.found.fields.update(text.split(".")[1:])
-            if kind == "quoted" and text[0] != "'":
-                self._keep(text[1:-1])
+    def _command(self) -> None:
+        self._operand()
+        while self.kind not in ("end", ")", "|"):
+            if not self.is_apart:
+                raise self._misplaced()
+            self._operand()
+        if self.kind == "|":
+            self._advance()
+
+    def _operand(self) -> None:
+        is_constant = self.kind in ("quoted", "character", "number", "dot") or self.token in CONSTANTS
+        if self.kind == "(":
+            self._advance()
+            self._pipeline("()", ")")
+        elif self.kind == "variable":
+            self._require_declared()
+        elif self.kind == "quoted":
+            self._keep(self.token[1:-1])
+        elif self.kind == "word" and self.token not in (*FUNCTIONS, *CONSTANTS, *KEYWORDS):
+            raise self.error(f"there is no function {self.token!r}")
+        elif self.kind == "field":
+            self.found.fields.add(self.token[1:])
+        elif self.kind in ("end", ")", "|", ":=", "=", ",") or self.token in KEYWORDS:
+            raise self._misplaced()
+        self._advance()
+        while self.kind == "field" and not self.is_apart and not is_constant:
+            self.found.fields.add(self.token[1:])
+            self._advance()
+
+    def _require_declared(self) -> None:
+        """What is defined by itself sees no variable of what stands around it."""
+        for block in reversed(self.blocks):
+            if self.token in block.variables:
+                return
+            if block.keyword in NAMED:
+                raise self.error(f"the variable {self.token} is not declared")
+
+    def _misplaced(self) -> InputError:
+        if self.kind == ")":
+            return self.error("a parenthesis is closed that is not open")
+        if self.kind == "end":
+            return self.error("a parenthesis is not closed")
+        advice = "; equality is asked for by eq" if self.kind == "=" else ""
+        return self.error(f"{self.token!r} has no place there{advice}")
 
     def _line(self) -> int:
-        return self.text.count("\n", 0, self.position) + 1
+        return self.text.count("\n", 0, self.start) + 1
 
     def error(self, problem: str) -> InputError:
         return InputError(f"TEMPLATE line {self._line()}: {problem}", hint="see https://pkg.go.dev/text/template")

@@ -25,7 +25,7 @@ from medllama.gguf_metadata import read_gguf_metadata
 from publish.gate import Package
 from publish.layers import Model
 from publish.ollama_server import OllamaServer
-from publish.reference import ModelName
+from publish.reference import ModelName, check_case
 from publish.targets import MARK
 
 UNCHECKED = "unchecked-"
@@ -36,8 +36,9 @@ QUESTION: Message = {"role": "user", "content": "What is asthma?"}
 
 def install(server: OllamaServer, package: Package, models: Sequence[Model], name: ModelName) -> dict[str, Any]:
     """Create, check and name every tag; return by file what was checked. Where a check fails, no name has changed."""
-    _require_free(server, [name.with_tag(model.tag) for model in models])
-    _remove_left_behind(server, name)
+    installed = server.told("asking for its models", server.client.list).models
+    _require_free(server, [name.with_tag(model.tag) for model in models], [entry.model or "" for entry in installed])
+    _remove_left_behind(server, name, installed)
     chat = read_gguf_metadata(package.path(package.default)).chat  # one model, whatever its files' types
     created: dict[str, ModelName] = {}
     checked = {}
@@ -56,9 +57,11 @@ def install(server: OllamaServer, package: Package, models: Sequence[Model], nam
     return checked
 
 
-def _require_free(server: OllamaServer, names: Iterable[ModelName]) -> None:
+def _require_free(server: OllamaServer, names: Iterable[ModelName], installed: Iterable[str]) -> None:
     """Raise InputError where a model of that name is there that medllama did not make."""
     for name in names:
+        before = str(name.with_tag("")) + ":"
+        check_case(name, [it.removeprefix(before) for it in installed if it.startswith(before)], server.url)
         shown = server.show(name)
         if shown is not None and MARK not in (shown.license or ""):
             raise InputError(
@@ -67,9 +70,9 @@ def _require_free(server: OllamaServer, names: Iterable[ModelName]) -> None:
             )
 
 
-def _remove_left_behind(server: OllamaServer, name: ModelName) -> None:
+def _remove_left_behind(server: OllamaServer, name: ModelName, installed: Iterable[ollama.ListResponse.Model]) -> None:
     """What a killed publish left under an unchecked tag, so long ago that it is not at work any more."""
-    for entry in server.told("asking for its models", server.client.list).models:
+    for entry in installed:
         is_unchecked = (entry.model or "").startswith(str(name.with_tag(UNCHECKED)))
         if is_unchecked and entry.modified_at and datetime.now(UTC) - entry.modified_at > LEFT_BEHIND:
             _remove(server, entry.model or "")

@@ -90,6 +90,14 @@ def make_models(package: Package, tags: Sequence[str] = (), base: Layer | None =
     return tuple(models)
 
 
+def read_entries(manifest: bytes) -> list[Layer]:
+    """The layers that somebody's manifest names, without their bytes; none where it is no manifest of a model."""
+    try:
+        return [Layer(it["mediaType"], it["digest"], int(it["size"]), b"") for it in json.loads(manifest)["layers"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
 def file_of_tag(package: Package, tag: str) -> CertifiedFile:
     """The file that a tag asks for: of the type that it names, else the one that the Modelfile runs."""
     check_tag(tag)

@@ -81,15 +81,16 @@ class Terms:
                 return " ".join(found[1].split())
         return ""
 
-    def check_name(self, name: str) -> None:
-        """Raise InputError where the licence asks for another name. Upper and lower case count alike, and so do a space, a hyphen
-        and nothing: Ollama's names are best in lower case and have no spaces, and the model card writes "Llama"."""
+    def check_name(self, name: str, before: str = "--name ", after: str = "") -> None:
+        """Raise InputError where the licence asks for another name, with what to write: `before`, the name that would do, `after`.
+        Upper and lower case count alike, and so do a space, a hyphen and nothing: Ollama's names are best in lower case and have
+        no spaces, and the model card writes "Llama"."""
         asked = self.name_start
         if not re.match(re.sub(r"\s+", "[-_.]?", asked), name, re.IGNORECASE):
             example = "-".join([*asked.split(), name.lower().removeprefix("llama").strip("-_.")]).strip("-").lower()
             raise InputError(
                 f"the name {name!r} does not begin with {asked}, as Llama 3's licence asks of what is made from it",
-                hint=f"rename the model, for example: --name {example}",
+                hint=f"rename the model, for example: {before}{example}{after}",
             )
 
 

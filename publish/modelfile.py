@@ -1,22 +1,26 @@
 """Ollama's Modelfile: written so that Ollama reads back exactly what was meant, and read as Ollama reads it.
 
     write_modelfile([Command("from", "./medllama-Q4_K_M.gguf"), Command("parameter", "</s>", "stop")])
-    read_modelfile(text)    ->  the commands of anybody's Modelfile
+    read_modelfile(modelfile_text(path))    ->  the commands of anybody's Modelfile
 
 The grammar has no escapes. A value that starts with three quotes runs to the first line that ends in three quotes and keeps
 what is between them; one that starts with a quote runs to the first line that ends in a quote; any other ends with its
-line. Characters that are not printable (by Go's strconv.IsPrint) are dropped without a word, save tabs and line breaks.
-So a text that holds three quotes or such a character cannot be written, and is refused by name.
+line. Line ends inside of quotes stay as they are, Windows' too. Characters that are not printable (by Go's strconv.IsPrint)
+are dropped without a word, save tabs and line breaks. So a text that holds three quotes or such a character cannot be
+written, and is refused by name.
 
 Source followed: ParseFile in Ollama's parser/parser.go. What the values mean is not checked here.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from medllama.errors import InputError
+from medllama.files import read_text
 
 COMMANDS = (
     "from", "parameter", "template", "system", "adapter", "license", "message", "renderer", "parser", "requires", "draft",
@@ -81,6 +85,16 @@ def is_kept(character: str) -> bool:
     return character.isprintable() or character in "\t" + LINE_ENDS
 
 
+def modelfile_text(path: Path) -> str:
+    """The text of a Modelfile, in UTF-16 too where a byte order mark says so: PowerShell writes it, and Ollama reads it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            mark = file.read(len(codecs.BOM_UTF16))
+        if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return path.read_bytes().decode("utf-16", errors="replace")
+    return read_text(path, newline="")
+
+
 def read_modelfile(text: str) -> list[Command]:
     """The commands of a Modelfile, in order. Raises InputError with the line where Ollama would refuse it."""
     reader = _Reader(text.removeprefix("\ufeff"))
@@ -113,6 +127,7 @@ class _Reader:
                 while self.position < len(self.text) and self.text[self.position] not in LINE_ENDS:
                     self.position += 1
             elif character not in SPACES + LINE_ENDS:
+                self.position += not is_kept(character)  # Ollama drops one before a command, as from a page on the web
                 return True
             self.position += 1
         return False

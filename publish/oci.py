@@ -102,6 +102,18 @@ class Repository:
 
         return self._persistently(get, f"reading the manifest of {tag} from {self.host}")
 
+    def tags(self) -> list[str]:
+        """The tags that are there; none where the registry has no such repository, or does not list tags."""
+
+        def get() -> list[str]:
+            response = self._ask("GET", "tags/list", allowed=(403, 404, 405, 501))
+            try:
+                return [str(tag) for tag in json.loads(response.content)["tags"] or ()]
+            except (ValueError, KeyError, TypeError):
+                return []
+
+        return self._persistently(get, f"asking {self.host} for its tags")
+
     def small_blob(self, digest: str) -> bytes:
         """The bytes of a blob that is known to be small."""
         return self._persistently(lambda: self._ask("GET", f"blobs/{digest}").content, f"reading from {self.host}")

@@ -27,6 +27,13 @@ IGNORED = (
     "mirostat_eta",
 )  # fmt: skip
 REFUSED = ("typical_p",)
+# Where a number makes sense, both ends included. Outside of it Ollama takes another one, or samples as nobody means.
+SENSIBLE = {
+    "temperature": (0, 2), "top_p": (0, 1), "min_p": (0, 1), "top_k": (-1, None), "repeat_penalty": (0.5, 2),
+    "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2), "repeat_last_n": (-1, None), "num_ctx": (1, None),
+    "num_batch": (1, None), "num_predict": (-2, None), "num_keep": (-1, None), "num_gpu": (-1, None),
+    "main_gpu": (0, None), "num_thread": (0, None), "draft_num_predict": (0, None),
+}  # fmt: skip
 LARGEST_FLOAT = 3.4028234663852886e38  # Ollama reads integers of 64 bits and floats of 32
 
 
@@ -85,6 +92,14 @@ def parse_value(command: Command) -> Any:
     except ValueError:
         hint = "a # later in a line begins no comment" if "#" in command.value else "see Ollama's Modelfile reference"
         raise InputError(f"PARAMETER {key} {command.value!r} is not {TYPE_NAMES[TYPES[key]]}", hint=hint) from None
+
+
+def sensible_range(key: str, value: Any) -> str:
+    """Between which numbers a parameter makes sense, where `value` does not; else nothing."""
+    lowest, highest = SENSIBLE.get(key, (None, None))
+    if lowest is None or (lowest <= value and (highest is None or value <= highest)):
+        return ""
+    return f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
 
 
 def _meant(key: str) -> str:

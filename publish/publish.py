@@ -16,7 +16,7 @@ from medllama.stages import StageResult
 from publish.config import TARGETS, PublishConfig
 from publish.gate import open_package
 from publish.layers import make_models
-from publish.reference import check_tag, parse_name
+from publish.reference import check_case, check_tag, parse_name
 from publish.targets import Target
 from publish.targets.hugging_face import HuggingFace
 from publish.targets.ollama import Ollama
@@ -43,13 +43,17 @@ def publish(config: PublishConfig) -> StageResult:
         check_tag(tag)
     package = open_package(config.package)
     name = named or parse_name(package.name.lower())
-    package.check_name(name.model)
+    given = f"--to {config.to}" if target.name else f"--name {config.name or ''}"
+    before, slash, _ = given.rpartition("/")
+    package.terms.check_name(name.model, before + slash or "--name ", name.tag and f":{name.tag}")
     base = parse_name(package.base_in_ollama) if package.base_in_ollama else None
     if base and (base.host, base.repository) == (name.host, name.repository):
         raise InputError(
             f"{name} is what the adapter's base is called, which would be replaced", hint="choose another --name"
         )
     tags = dict.fromkeys([*([name.tag] if name.tag else []), *config.tag])
+    for tag in tags:
+        check_case(name.with_tag(tag), tags, "the command")
     models = make_models(package, tuple(tags), target.base(package) if base else None)
     facts = {
         "to": config.to,

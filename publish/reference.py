@@ -10,6 +10,7 @@ case, as Ollama's own library writes `q4_K_M`. A name is checked before anything
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from medllama.errors import InputError
@@ -76,6 +77,17 @@ def parse_name(text: str) -> ModelName:
 def check_tag(tag: str) -> None:
     """Raise InputError where Ollama would refuse the tag."""
     _check_part(tag, "a tag", with_dots=True)
+
+
+def check_case(name: ModelName, taken: Iterable[str], where: str) -> None:
+    """Raise InputError where a tag that is `taken` differs from the name's in upper and lower case alone: Ollama, and some disks,
+    take the two for one."""
+    for tag in taken:
+        if tag != name.tag and tag.lower() == name.tag.lower():
+            raise InputError(
+                f"{where} has the tag {tag}, and {name.tag} differs from it in upper and lower case alone",
+                hint=f"to Ollama they are one name: write {name.with_tag(tag)}",
+            )
 
 
 def check_for_registry(name: ModelName) -> None:

@@ -13,12 +13,12 @@ import json
 import os
 import re
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from medllama.errors import InputError
+from medllama.files import expand
 
 USER, PASSWORD = "MEDLLAMA_REGISTRY_USER", "MEDLLAMA_REGISTRY_PASSWORD"
 
@@ -88,7 +88,7 @@ def find_credentials(host: str) -> str | None:
     user, password = os.environ.get(USER), os.environ.get(PASSWORD)
     if user and password:
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    path = Path(os.environ.get("DOCKER_CONFIG", "~/.docker")).expanduser() / "config.json"
+    path = expand(os.environ.get("DOCKER_CONFIG", "~/.docker")) / "config.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))["auths"][host]["auth"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -20,14 +20,20 @@ from typing import Literal
 from medllama.errors import InputError
 from publish.go_syntax import read_go_template
 from publish.modelfile import BLOCK_COMMANDS, COMMANDS, Command, is_kept, read_modelfile
-from publish.parameters import IGNORED, parse_value
-from publish.sources import SAFETENSORS, kind_of_file, looks_like_path, resolve
+from publish.parameters import IGNORED, parse_value, sensible_range
+from publish.sources import SAFETENSORS, bos_of_file, kind_of_file, looks_like_path, resolve
 
 SINGLE = ("template", "system", "adapter", "renderer", "parser", "requires")  # of these the last counts
 COMMAND_INSIDE = re.compile(rf"^({'|'.join(COMMANDS).upper()})[ \t]", re.MULTILINE)
 BOS_TEXTS = ("<s>", "<|begin_of_text|>")
 JINJA = re.compile(r"\{%-?\s|\bbos_token\b|\badd_generation_prompt\b|message\[")
-GIVEN = ("System", "Prompt", "Response", "Messages", "Tools", "Suffix", "Role", "Content")  # what templates ask for
+# What Ollama gives to a template (template/template.go), and what messages and tools have (api/types.go).
+GIVEN = frozenset((
+    "System", "Prompt", "Response", "Messages", "Tools", "Suffix", "Query", "Document", "Instruction", "Think", "ThinkLevel",
+    "IsThinkSet", "Role", "Content", "Thinking", "Images", "ToolCalls", "ToolName", "ToolCallID", "ID", "Index", "Function", "Name",
+    "Arguments", "Description", "Parameters", "Type", "Items", "Defs", "AnyOf", "Required", "Properties", "HasProperties", "Enum",
+    "Len", "String", "PropertyType", "ToTypeScriptType",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -47,7 +53,7 @@ def find_traps(text: str, folder: Path) -> list[Trap]:
     """Every trap of a Modelfile, in the order of its lines. Raises InputError where the grammar is not kept."""
     commands = read_modelfile(text)
     found = {
-        *_dropped(text), *_doubles(commands), *_quotes(commands), *_parameters(commands), *_templates(commands),
+        *_dropped(text), *_doubles(commands), *_quotes(commands), *_parameters(commands), *_templates(commands, folder),
         *_other_commands(commands),
     }  # fmt: skip
     for command in commands:
@@ -97,6 +103,10 @@ def _quotes(commands: Sequence[Command]) -> Iterator[Trap]:
             yield _error(command, f"{shown} takes in the lines that follow", closed)
         elif command.name in ("template", "system") and (found := COMMAND_INSIDE.search(value)):
             yield _warning(command, f"{shown} takes in a line that begins with {found[1]}", closed)
+        if command.name in ("template", "system") and "\r" in value:
+            yield _warning(
+                command, f"{shown} has Windows' line ends, which the model is shown", "save the file with LF alone"
+            )
         if len(value) > 1 and value[0] == value[-1] == "'":
             yield _warning(command, f"the single quotes are a part of {shown}", 'write "..."')
         if command.key == "stop" and (found := re.search(r"\\[nrt\"]", value)):
@@ -113,14 +123,19 @@ def _parameters(commands: Sequence[Command]) -> Iterator[Trap]:
             yield _warning(command, f"Ollama takes no notice of {command.key}", "take it out")
             continue
         try:
-            parse_value(command)
+            value = parse_value(command)
         except InputError as error:
             yield _error(command, error.message, error.hint)
+            continue
+        if sensible := sensible_range(command.key, value):
+            yield _warning(command, f"PARAMETER {command.key} {command.value} is hardly meant", f"write {sensible}")
+        if command.key == "stop" and not value:
+            yield _warning(command, "the stop is empty: it ends an answer at once, or never", "take it out")
     if not any(command.key == "stop" for command in commands):
         yield _warning(commands[0], "no stop is named", "answers end at the model file's own end token alone")
 
 
-def _templates(commands: Sequence[Command]) -> Iterator[Trap]:
+def _templates(commands: Sequence[Command], folder: Path) -> Iterator[Trap]:
     given = Counter(command.name for command in commands)
     for command in commands:
         if command.name != "template":
@@ -135,22 +150,37 @@ def _templates(commands: Sequence[Command]) -> Iterator[Trap]:
         except InputError as error:
             yield _error(command, f"Ollama refuses the TEMPLATE: {error.message}", error.hint)
             continue
-        yield from _what_it_writes(command, found.texts, found.fields, has_system=given["system"] > 0)
+        yield from _begins_with_bos(command, found.texts, _bos_texts(commands, folder))
+        yield from _what_it_asks_for(command, found.fields, has_system=given["system"] > 0)
     if not given["template"] and not given["adapter"]:
         yield _warning(
             commands[0], "there is no TEMPLATE, so Ollama may take a built-in one", "the package has the one that was derived"
         )  # fmt: skip
 
 
-def _what_it_writes(command: Command, texts: Sequence[str], fields: set[str], *, has_system: bool) -> Iterator[Trap]:
+def _bos_texts(commands: Sequence[Command], folder: Path) -> Sequence[str]:
+    """What the server puts before every prompt: the file of FROM says it, else it is what Llama's are."""
+    for command in commands:
+        path = resolve(command.value, folder)
+        if command.name == "from" and path.is_file() and (bos := bos_of_file(path)) is not None:
+            return [bos] if bos else []
+    return BOS_TEXTS
+
+
+def _begins_with_bos(command: Command, texts: Sequence[str], bos_texts: Sequence[str]) -> Iterator[Trap]:
     first = next((text.lstrip() for text in texts if text.strip()), "")
-    if bos := next((bos for bos in BOS_TEXTS if first.startswith(bos)), None):
+    if bos := next((bos for bos in bos_texts if first.startswith(bos)), None):
         yield _error(
             command, f"TEMPLATE begins with {bos}, and the server adds it: it would stand twice", "take it out"
         )
-    for name in sorted(fields):
-        if name not in GIVEN and (meant := name.capitalize()) in GIVEN:
+
+
+def _what_it_asks_for(command: Command, fields: set[str], *, has_system: bool) -> Iterator[Trap]:
+    for name in sorted(fields - GIVEN):
+        if (meant := name.capitalize()) in GIVEN:
             yield _error(command, f"there is no .{name}", f"write .{meant}")
+        else:
+            yield _warning(command, f"Ollama knows no .{name}", "what people say is .Prompt, or .Content in .Messages")
     if fields & {"Messages"}:
         return
     if not fields & {"Prompt"}:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from finetune.data.records import NO_LICENCE, Dropped, Record
 from medllama.errors import InputError
+from medllama.files import expand
 
 MODULES = {
     "tiny": "finetune.sources.tiny",
@@ -133,7 +134,7 @@ def parse(given: str) -> SourceRequest:
             licence = canonical(value)
         except ValueError as error:
             raise ValueError(f"{given!r}: {error}") from None
-    return SourceRequest(kind, Path(path).expanduser() if path else None, licence, tuple(settings))
+    return SourceRequest(kind, expand(path) if path else None, licence, tuple(settings))
 
 
 def existing_file(request: SourceRequest) -> list[Path]:

@@ -22,7 +22,7 @@ from finetune.sources import Source, SourceRequest, files_in
 from finetune.sources.rows import optional_text, required_text
 from finetune.sources.tables import json_table_rows
 from medllama.errors import InputError
-from medllama.files import read_json
+from medllama.files import expand, read_json
 
 LICENCE = "MIT"
 TEST_FILE = "test_ground_truth.json"
@@ -62,7 +62,7 @@ def _data_files(request: SourceRequest) -> list[Path]:
 def _test_file(request: SourceRequest) -> Path | None:
     path = request.required_path()
     if given := request.setting("test"):
-        if not (file := Path(given).expanduser()).is_file():
+        if not (file := expand(given)).is_file():
             raise InputError(f"{file} does not exist", hint="?test= is the official test_ground_truth.json")
         return file
     beside = sorted(path.rglob(TEST_FILE)) if path.is_dir() else [path.with_name(TEST_FILE)]

@@ -12,10 +12,11 @@ whole model or none.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from medllama.errors import UnsupportedError
 from publish.gate import Package
@@ -36,29 +37,27 @@ class Published:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Target(Protocol):
+class Target(ABC):
     """A place to publish to. `name` is what `--to` calls the model there; None where it leaves that open."""
 
-    has_tags: ClassVar[bool]
-
-    @property
-    def name(self) -> ModelName | None: ...
+    name: ModelName | None
+    has_tags: ClassVar[bool] = True
+    why_no_adapters: ClassVar[str] = ""
 
     def base(self, package: Package) -> Layer:
         """The model that the adapter of `package` is put on. Raises where the place cannot hold an adapter, or has no base."""
-        ...
+        raise UnsupportedError(
+            f"an adapter cannot be published there: {self.why_no_adapters}",
+            hint="publish the whole model: convert without --adapter-only, verify, package; or put the adapter on its base:"
+            " store:DIR",
+        )
 
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         """What would be published, line by line; nothing is touched."""
-        ...
+        return list_layers(name, models)
 
+    @abstractmethod
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published: ...
-
-
-def no_adapters(why: str) -> UnsupportedError:
-    """What a place says to a package of an adapter alone."""
-    hint = "publish the whole model: convert without --adapter-only, verify, package; or put the adapter on its base: store:DIR"
-    return UnsupportedError(f"an adapter cannot be published there: {why}", hint=hint)
 
 
 def list_layers(name: ModelName, models: Sequence[Model]) -> list[str]:

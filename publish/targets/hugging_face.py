@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled
@@ -24,9 +24,9 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from medllama import progress
 from medllama.errors import InputError, MedllamaError, ResourceError
 from publish.gate import Package
-from publish.layers import Layer, Model
+from publish.layers import Model
 from publish.reference import ModelName
-from publish.targets import Published, no_adapters, size
+from publish.targets import Published, Target, size
 
 HOST = "hf.co"
 FIRST_FILES = {".gitattributes", "README.md", "LICENSE"}  # what the hub itself puts into a new repository
@@ -36,11 +36,12 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class HuggingFace:
+class HuggingFace(Target):
     """A repository of the hub."""
 
     name: ModelName
-    has_tags: ClassVar[bool] = False
+    has_tags = False
+    why_no_adapters = "ollama run hf.co/... takes whole models"
 
     @classmethod
     def parse(cls, place: str) -> HuggingFace:
@@ -57,9 +58,6 @@ class HuggingFace:
     @property
     def repository(self) -> str:
         return self.name.repository
-
-    def base(self, package: Package) -> Layer:
-        raise no_adapters("ollama run hf.co/... takes whole models")
 
     def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
         files = files_of(package)

@@ -10,33 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from publish.gate import Package
 from publish.install import install
-from publish.layers import Layer, Model
+from publish.layers import Model
 from publish.ollama_server import OllamaServer, server_url
 from publish.reference import ModelName
-from publish.targets import Published, list_layers, no_adapters
+from publish.targets import Published, Target
 
 
 @dataclass(frozen=True)
-class Ollama:
+class Ollama(Target):
     """A server by its address."""
 
     url: str
-    name: ClassVar[None] = None
-    has_tags: ClassVar[bool] = True
+    name = None
+    why_no_adapters = "Ollama makes no models of adapters since 0.34.1"
 
     @classmethod
     def parse(cls, place: str) -> Ollama:
         return cls(server_url(place))
-
-    def base(self, package: Package) -> Layer:
-        raise no_adapters("Ollama makes no models of adapters since 0.34.1")
-
-    def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
-        return list_layers(name, models)
 
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         tags = [name.with_tag(model.tag) for model in models]

@@ -12,24 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from medllama.errors import InputError
 from publish.gate import Package
 from publish.install import install
-from publish.layers import Layer, Model
+from publish.layers import Model
 from publish.ollama_server import OllamaServer, server_url
 from publish.reference import HUB, LIBRARY, ModelName, parse_name
-from publish.targets import Published, list_layers, no_adapters
+from publish.targets import Published, Target
+from publish.targets.ollama import Ollama
 
 
 @dataclass(frozen=True)
-class OllamaHub:
+class OllamaHub(Target):
     """A name at the hub, and the server that pushes there."""
 
     name: ModelName
     url: str
-    has_tags: ClassVar[bool] = True
+    why_no_adapters = Ollama.why_no_adapters
 
     @classmethod
     def parse(cls, place: str) -> OllamaHub:
@@ -39,12 +39,6 @@ class OllamaHub:
                 f"ollama-hub:{place} does not name you at the hub", hint="write ollama-hub:USER/NAME[:TAG]"
             )
         return cls(name, server_url(""))
-
-    def base(self, package: Package) -> Layer:
-        raise no_adapters("Ollama makes no models of adapters since 0.34.1")
-
-    def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
-        return list_layers(name, models)
 
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         tags = [name.with_tag(model.tag) for model in models]

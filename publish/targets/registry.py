@@ -9,25 +9,23 @@ registry today (it wants a Location header on blobs, ollama/ollama #7244), so `m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from medllama.errors import CheckFailed, InputError
 from publish.gate import Package
-from publish.layers import LAYER_TYPE, Layer, Model
+from publish.layers import Model, read_entries
 from publish.oci import LARGEST_MANIFEST_BYTES, Repository
-from publish.reference import HUB, ModelName, check_for_registry, parse_name
-from publish.targets import MARK, Published, list_layers, no_adapters
+from publish.reference import HUB, ModelName, check_case, check_for_registry, parse_name
+from publish.targets import MARK, Published, Target
 
 
 @dataclass(frozen=True)
-class Registry:
+class Registry(Target):
     """A repository of an OCI registry."""
 
     name: ModelName
-    has_tags: ClassVar[bool] = True
+    why_no_adapters = "the base would have to be there too, and stay the same"
 
     @classmethod
     def parse(cls, place: str) -> Registry:
@@ -43,16 +41,13 @@ class Registry:
         check_for_registry(name)
         return cls(name)
 
-    def base(self, package: Package) -> Layer:
-        raise no_adapters("the base would have to be there too, and stay the same")
-
-    def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
-        return list_layers(name, models)
-
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         """Blobs first, all of them; then the manifests."""
         layers = {layer.digest: (layer, f"{layer.kind} of {model.tag}") for model in models for layer in model.blobs}
         with Repository(name.host, name.repository) as repository:
+            taken = repository.tags()
+            for model in models:
+                check_case(name.with_tag(model.tag), taken, name.host)
             manifests = {model.tag: repository.manifest(model.tag) for model in models}
             for tag, manifest in manifests.items():
                 _require_ours(repository, name.with_tag(tag), manifest)
@@ -75,11 +70,10 @@ def _require_ours(repository: Repository, name: ModelName, manifest: bytes | Non
     """Raise InputError where the tag is taken by something that medllama did not make."""
     if manifest is None:
         return
-    layers = json.loads(manifest).get("layers") or []
     licences = [
-        repository.small_blob(layer["digest"])
-        for layer in layers
-        if layer.get("mediaType") == LAYER_TYPE + "license" and layer.get("size", 0) < LARGEST_MANIFEST_BYTES
+        repository.small_blob(layer.digest)
+        for layer in read_entries(manifest)
+        if layer.kind == "license" and layer.size_bytes < LARGEST_MANIFEST_BYTES
     ]
     if not any(MARK.encode() in licence for licence in licences):
         raise InputError(

@@ -18,17 +18,16 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 from medllama import progress
 from medllama.errors import CheckFailed, InputError, ResourceError
-from medllama.files import read_json, require_disk, sha256_file, sync
+from medllama.files import expand, make_folder, require_disk, sha256_file, sync
 from publish.gate import Package
-from publish.layers import LAYER_TYPE, Layer, Model
-from publish.reference import LATEST, ModelName, parse_name
-from publish.targets import MARK, Published, list_layers, size
+from publish.layers import Layer, Model, read_entries
+from publish.reference import LATEST, ModelName, check_case, parse_name
+from publish.targets import MARK, Published, Target, size
 
 STAGING, LOCK = ".medllama.partial", ".medllama.lock"
 OWN_NAMES = {"blobs", "manifests", STAGING, LOCK}
@@ -38,12 +37,11 @@ MODE = 0o644  # the server often runs as a user of its own
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(Target):
     """An Ollama store: the folder that OLLAMA_MODELS names."""
 
     folder: Path
-    name: ClassVar[None] = None
-    has_tags: ClassVar[bool] = True
+    name = None
 
     @classmethod
     def parse(cls, place: str) -> Store:
@@ -51,10 +49,7 @@ class Store:
             raise InputError(
                 "store: names no folder", hint="write store:DIR, Ollama's own being store:~/.ollama/models"
             )
-        try:
-            folder = Path(place).expanduser()
-        except RuntimeError:
-            raise InputError(f"nobody here is called {place.split('/')[0][1:]}", hint="write the folder out") from None
+        folder = expand(place)
         entries = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file, not a folder", hint="name the folder of the store")
@@ -73,13 +68,10 @@ class Store:
         put = f"publish it there first: medllama publish --package BASE_PACKAGE --to store:{self.folder} --name {name}"
         if not path.is_file():
             raise InputError(f"{self.folder} has no model {name}, the adapter's base", hint=put)
-        for it in read_json(path).get("layers") or []:
-            if it.get("mediaType") == LAYER_TYPE + "model" and it["digest"] in package.base_types:
-                return Layer(it["mediaType"], it["digest"], it["size"], self.blob_path(it["digest"]))
+        for layer in read_entries(path.read_bytes()):
+            if layer.kind == "model" and layer.digest in package.base_types:
+                return replace(layer, source=self.blob_path(layer.digest))
         raise CheckFailed(f"{name} in {self.folder} is not the base that the adapter was proven on", hint=put)
-
-    def plan(self, package: Package, name: ModelName, models: Sequence[Model]) -> list[str]:
-        return list_layers(name, models)
 
     def publish(self, package: Package, name: ModelName, models: Sequence[Model]) -> Published:
         """Blobs first, all of them; then the manifests."""
@@ -106,7 +98,7 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Hold the store against other publishes, which wait. The lock ends with the process, however it ends."""
         for folder in (self.folder / "blobs", self.folder / "manifests", self.folder / STAGING):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         with (self.folder / LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -148,6 +140,7 @@ class Store:
         """Raise InputError where a model of that name is there that medllama did not make."""
         for name in names:
             path = self.manifest_path(name)
+            check_case(name, [it.name for it in path.parent.glob("*")], str(self.folder))
             if path.exists() and not self._is_ours(path):
                 raise InputError(
                     f"{self.folder} already has a model {name} that medllama did not make",
@@ -155,12 +148,8 @@ class Store:
                 )
 
     def _is_ours(self, manifest: Path) -> bool:
-        try:
-            content = read_json(manifest)
-        except InputError:  # a crash can leave one empty: then nobody knows whose it was
-            return False
-        layers = (content.get("layers") or []) if isinstance(content, dict) else []
-        licences = [self.blob_path(it["digest"]) for it in layers if it.get("mediaType") == LAYER_TYPE + "license"]
+        # A crash can leave a manifest empty: then nobody knows whose it was.
+        licences = [self.blob_path(it.digest) for it in read_entries(manifest.read_bytes()) if it.kind == "license"]
         return any(path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace") for path in licences)
 
     def _stage_all(self, layers: Sequence[Layer], purpose: str) -> None:

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import LoopbackHandler, serving
 
 MODELS = ("base", "tuned")
 
 
-class OllamaServer(ThreadingHTTPServer):
+class OllamaServer:
     """`asked` are the bodies of /api/chat, `left` those whose client went away before the end."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
         self.left: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = ""
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: OllamaServer
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""
+class Handler(LoopbackHandler):
+    ollama: OllamaServer
+    protocol_version = "HTTP/1.0"  # an answer ends with its connection
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -44,10 +36,10 @@ class Handler(BaseHTTPRequestHandler):
             rendered = "".join(f"<{it['role']}>{it['content']}" for it in body["messages"])
             self.tell(200, {"model": body["model"], "_debug_info": {"rendered_template": rendered}})
         else:
-            self.server.asked.append(body)
-            self.answer(body)
+            self.ollama.asked.append(body)
+            self.speak(body)
 
-    def answer(self, body: dict[str, Any]) -> None:
+    def speak(self, body: dict[str, Any]) -> None:
         """Words until the limit, or what the question asks for: to break, to be endless, to be cut."""
         question = body["messages"][-1]["content"]
         self.send_response(200)
@@ -70,27 +62,20 @@ class Handler(BaseHTTPRequestHandler):
                 done | {"message": {"role": "assistant", "content": ""}, "eval_count": 5, "prompt_eval_count": 12}
             )
         except OSError:
-            self.server.left.append(question)
+            self.ollama.left.append(question)
 
     def line(self, value: dict[str, Any]) -> None:
         self.wfile.write(json.dumps({"model": "m", "created_at": "2026-01-01T00:00:00Z", **value}).encode() + b"\n")
         self.wfile.flush()
 
     def tell(self, status: int, value: dict[str, Any]) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 @contextmanager
 def ollama_server() -> Iterator[OllamaServer]:
     """The server, running."""
-    with OllamaServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    ollama = OllamaServer()
+    with serving(Handler, ollama=ollama) as host:
+        ollama.url = f"http://{host}"
+        yield ollama

@@ -212,6 +212,11 @@ def test_the_defaults_of_every_stage_are_of_their_own_type_and_break_no_rule(sta
     assert build(stage.config_class(), as_json(config), origin=stage.name) == config
 
 
+def test_a_path_of_nobody_is_a_problem_like_any_other() -> None:
+    with pytest.raises(RecipeError, match="output_dir: ~nobody-here/x: nobody here is called 'nobody-here'"):
+        made(output_dir="~nobody-here/x")
+
+
 def test_inputs_are_the_paths_that_exist(tmp_path: Path) -> None:
     for name in ("base", "a.gguf", "facts.txt", "mine.jinja"):
         (tmp_path / name).touch()

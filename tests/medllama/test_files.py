@@ -24,6 +24,7 @@ from medllama.errors import InputError, ResourceError
 from medllama.files import (
     atomic_directory,
     atomic_file,
+    expand,
     partial_path,
     read_json,
     read_jsonl,
@@ -55,6 +56,25 @@ def fill_and_fail(path: Path, error: BaseException) -> None:
         (partial / "sub").mkdir()
         (partial / "sub" / "half").touch()
         raise error
+
+
+def test_a_home_is_written_out_and_nobodys_is_told() -> None:
+    assert expand("~/x") == Path.home() / "x"
+    with pytest.raises(InputError, match="~nobody-here/x: nobody here is called 'nobody-here'") as refused:
+        expand("~nobody-here/x")
+    assert refused.value.hint
+
+
+def test_a_folder_where_none_can_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any, **options: Any) -> None:  # as /proc does
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with (
+        pytest.raises(InputError, match="cannot be made: the system takes no folder there"),
+        atomic_directory(tmp_path / "x"),
+    ):
+        pass
 
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:

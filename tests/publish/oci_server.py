@@ -16,9 +16,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.loopback import LoopbackHandler, serving
 
 
 @dataclass
@@ -61,31 +62,13 @@ class FaultyRegistry:
 @contextmanager
 def faulty_registry() -> Iterator[FaultyRegistry]:
     registry = FaultyRegistry()
-    handler = type("Handler", (_Handler,), {"registry": registry})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    registry.host = f"127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with serving(_Handler, registry=registry) as host:
+        registry.host = host
         yield registry
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     registry: FaultyRegistry
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are written apart, which would cost 40 ms an answer
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        with suppress(ConnectionError):
-            super().handle_one_request()
 
     def do_GET(self) -> None:
         self._handle()
@@ -126,12 +109,14 @@ class _Handler(BaseHTTPRequestHandler):
                 registry.manifests[last] = body
                 if registry.forgets_manifests:
                     registry.manifests[last] = body.replace(b"gguf", b"gguf ").replace(b'"size":', b'"size": ')
-                self._answer(201)
+                self.answer(201)
             elif last in registry.manifests:
                 digest = hashlib.sha256(registry.manifests[last]).hexdigest()
-                self._answer(200, registry.manifests[last], {"Docker-Content-Digest": f"sha256:{digest}"})
+                self.answer(200, registry.manifests[last], {"Docker-Content-Digest": f"sha256:{digest}"})
             else:
                 self._error(404, "MANIFEST_UNKNOWN")
+        elif place.endswith("/tags"):
+            self.answer(200, json.dumps({"tags": list(registry.manifests) or None}).encode())
         elif place.endswith("/uploads") or path.endswith("/uploads/"):
             self._upload(path, last, query, body)
         elif last in registry.blobs:
@@ -144,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "POST":
             upload = f"u{next(registry.upload_numbers)}"
             registry.uploads[upload] = bytearray()
-            self._answer(202, headers={"Location": f"{path}{upload}?state=a%3Db"})
+            self.answer(202, headers={"Location": f"{path}{upload}?state=a%3Db"})
         elif upload not in registry.uploads or query.get("state") != ["a=b"]:
             self._error(404, "BLOB_UPLOAD_UNKNOWN")
         elif self.command == "PUT":
@@ -153,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._error(400, "DIGEST_INVALID")
             else:
                 registry.blobs[query["digest"][0]] = content
-                self._answer(201)
+                self.answer(201)
         else:
             content_so_far = registry.uploads[upload]
             if self.command == "PATCH":
@@ -162,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
                 content_so_far += body
             end = max(0, len(content_so_far) - 1)
             headers = {"Location": f"{path}?state=a%3Db", "Range": f"0-{end}"}
-            self._answer(202 if self.command == "PATCH" else 204, headers=headers)
+            self.answer(202 if self.command == "PATCH" else 204, headers=headers)
         return None
 
     def _give_blob(self, digest: str) -> None:
@@ -173,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
             content, status = content[start:], 206
-        self._answer(status, content, headers)
+        self.answer(status, content, headers)
 
     def _is_let_in(self) -> bool:
         registry = self.registry
@@ -194,23 +179,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.registry.token_asks.append(query)
         basic = "Basic " + base64.b64encode(":".join(self.registry.user or ("", "")).encode()).decode()
         if self.headers.get("Authorization") == basic:
-            self._answer(200, json.dumps({"token": "sesame"}).encode())
+            self.answer(200, json.dumps({"token": "sesame"}).encode())
         else:
             self._error(401, "UNAUTHORIZED")
 
     def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         content: dict[str, Any] = {"errors": [{"code": code, "message": "as the test asked"}]}
-        self._answer(status, json.dumps(content).encode(), headers)
-
-    def _answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        self.answer(status, json.dumps(content).encode(), headers)
 
 
 @contextmanager

@@ -12,17 +12,16 @@ import hashlib
 import json
 import re
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.go_template import Layout, read_layout
+from tests.loopback import LoopbackHandler, serving
 
 NOT_FOUND = 404
 
@@ -74,30 +73,13 @@ def layout_of(path: Path) -> tuple[str, Layout]:
 @contextmanager
 def fake_ollama(folder: Path) -> Iterator[FakeOllama]:
     fake = FakeOllama(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
-    server.daemon_threads = True
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with serving(_Handler, fake=fake) as host:
+        fake.url = f"http://{host}"
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     fake: FakeOllama
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-    def handle_one_request(self) -> None:
-        with suppress(ConnectionError):
-            super().handle_one_request()
 
     def do_GET(self) -> None:
         fake, length = self.fake, int(self.headers.get("Content-Length") or 0)
@@ -242,10 +224,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _answer(self, status: int, content: Any = None, headers: dict[str, str] | None = None) -> None:
-        body = b"" if content is None else json.dumps(content).encode()
-        self.send_response(status)
-        for key, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.answer(status, b"" if content is None else json.dumps(content).encode(), headers)

@@ -80,6 +80,18 @@ def test_it_is_read_in_every_encoding_that_ollama_reads(encoding: str, theirs: t
     assert open_package(given.package(gguf=(), from_modelfile=modelfile)).system == "Answer\nbriefly, au café."
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8"])
+def test_the_line_ends_of_a_system_prompt_stay_as_ollama_keeps_them(
+    encoding: str, theirs: tuple[Made, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, modelfile = theirs
+    modelfile.write_bytes(THEIRS.replace("\n", "\r\n").encode(encoding))
+    out = given.package(gguf=(), from_modelfile=modelfile)
+    assert open_package(out).system == "Answer\r\nbriefly."
+    assert b'"""Answer\r\nbriefly."""' in (out / "Modelfile").read_bytes()
+    assert "SYSTEM has Windows' line ends" in capsys.readouterr().err
+
+
 def test_what_the_grammar_refuses_is_told_with_file_and_line(theirs: tuple[Made, Path]) -> None:
     given, modelfile = theirs
     modelfile.write_text(THEIRS.replace("TEMPLATE [INST]", 'TEMPLATE """[INST]'))

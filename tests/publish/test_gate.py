@@ -174,6 +174,32 @@ def test_llama3_is_published_under_its_name_only(made: Callable[..., Made], tmp_
     assert (store / "manifests/registry.ollama.ai/library/llama-med/latest").is_file()
 
 
+@pytest.mark.parametrize(
+    ("asked", "written"),
+    [
+        ({"to": "store:x"}, "--name llama-medllama"),
+        ({"to": "store:x", "name": "ada/med:v1"}, "--name ada/llama-med:v1"),
+        ({"to": "ollama", "name": "med:v1"}, "--name llama-med:v1"),
+        ({"to": "ollama-hub:ada/med"}, "--to ollama-hub:ada/llama-med"),
+        ({"to": "registry:localhost:5000/ada/med:v1"}, "--to registry:localhost:5000/ada/llama-med:v1"),
+        ({"to": "hf:Ada/Med"}, "--to hf:Ada/llama-med"),
+    ],
+)
+def test_the_name_that_would_do_is_told_where_the_target_takes_it(
+    asked: dict[str, str], written: str, made: Callable[..., Made]
+) -> None:
+    with pytest.raises(InputError, match="does not begin with Llama") as refused:
+        publish(PublishConfig(package=made("llama3").package(name="llama-med"), **asked))
+    assert refused.value.hint == f"rename the model, for example: {written}"
+
+
+@pytest.mark.parametrize("to", ["store:x", "ollama"])
+def test_a_name_in_upper_case_is_told_before_the_package_is_read(to: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'Ada/Med' has upper case") as refused:
+        publish(PublishConfig(package=tmp_path / "nothing", to=to, name="Ada/Med"))
+    assert refused.value.hint == "write ada/med"
+
+
 def test_a_model_without_chat_format_passes_with_prompts_as_they_are(made: Callable[..., Made]) -> None:
     folder = repackage(made(), "none").package()
     assert open_package(folder).template == "{{ .Prompt }}"

@@ -90,6 +90,8 @@ def test_llama3_wants_its_name_and_its_line_shown(tmp_path: Path) -> None:
         "the name 'medllama' does not begin with Llama, as Llama 3's licence asks of what is made from it"
     )
     assert refused.value.hint == "rename the model, for example: --name llama-medllama"
+    with pytest.raises(InputError, match="for example: --to hf:ada/llama-med:v1") as refused:
+        terms.check_name("med", "--to hf:ada/", ":v1")
     terms.check_name("Llama-medllama-1b")
     terms.check_name("llama-medllama-1b")
 

@@ -111,6 +111,12 @@ def test_what_ollama_refuses_is_refused_with_its_line(text: str, problem: str) -
     assert refused.value.message.startswith(problem)
 
 
+def test_one_character_that_is_dropped_may_stand_before_a_command() -> None:
+    assert read_modelfile("\u00a0FROM a\n\u200bSYSTEM b") == [Command("from", "a"), Command("system", "b")]
+    with pytest.raises(InputError, match="line 1: a command ends in"):
+        read_modelfile("\u00a0\u00a0FROM a")
+
+
 def test_block_commands_take_several_lines() -> None:
     for name in BLOCK_COMMANDS:
         command = Command(name, 'a "quoted" line\n\n and another "', "user" if name == "message" else "")

@@ -165,12 +165,35 @@ WARNINGS = {
     "an escape": ('stop "</s>"', 'stop "\\n"', "in a stop is two characters"),
     "a character that is dropped": (HEAT, "temperature\t0.2\u00a0", "line 3: warning: Ollama drops U.00A0"),
     "turns that do not end": (TEMPLATE, "TEMPLATE [INST] {{ .Prompt }} [/INST]\n", "so nothing ends an earlier answer"),
+    "a field that Ollama does not know": (
+        TEMPLATE,
+        "TEMPLATE {{ .Prompt }}{{ .Question }}{{ .Response }}\n",
+        "line 4: warning: Ollama knows no .Question",
+    ),
     "a lost SYSTEM": (
         TEMPLATE,
         "TEMPLATE {{ .Prompt }}{{ .Response }}\nSYSTEM Be kind.\n",
         "TEMPLATE has no .System, so SYSTEM is dropped",
     ),
     "LICENSE": (TEMPLATE, TEMPLATE + "LICENSE MIT\n", "line 5: warning: LICENSE is not taken over"),
+    "no temperature": (
+        HEAT,
+        "temperature -3",
+        "line 3: warning: PARAMETER temperature -3 is hardly meant; write 0 to 2",
+    ),
+    "no share": (HEAT, "top_p 3", "PARAMETER top_p 3 is hardly meant; write 0 to 1"),
+    "no context": (HEAT, "num_ctx 0", "PARAMETER num_ctx 0 is hardly meant; write 1 or more"),
+    "a penalty that turns answers around": (
+        HEAT,
+        "repeat_penalty 0",
+        "repeat_penalty 0 is hardly meant; write 0.5 to 2",
+    ),
+    "an empty stop": (HEAT, 'stop ""', "line 3: warning: the stop is empty"),
+    "line ends of Windows": (
+        TEMPLATE,
+        TEMPLATE + 'SYSTEM """Be\r\nkind."""\r\n',
+        "line 5: warning: SYSTEM has Windows' line ends, which the model is shown",
+    ),
     "an adapter at all": (
         FROM,
         "FROM base\nADAPTER ./lora.gguf",
@@ -199,6 +222,39 @@ def test_what_works_and_is_hardly_meant_is_a_warning(name: str, folder: Path) ->
 
 def _says(found: list[Trap], said: str) -> None:
     assert re.search(said, "\n".join(map(str, found))), "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("value", ["0", "-0.0", "2", "1e-2"])
+def test_a_temperature_that_makes_sense_is_no_trap(value: str, folder: Path) -> None:
+    assert traps(RIGHT.replace(HEAT, f"temperature {value}"), folder) == []
+
+
+@pytest.mark.parametrize(
+    ("bos", "adds", "begins", "is_trap"),
+    [
+        ("<bos>", None, "<bos>", True),
+        ("<bos>", True, "<bos>", True),
+        ("<bos>", None, "<s>", False),
+        ("<bos>", False, "<bos>", False),
+        ("", None, "<s>", True),
+    ],
+)
+def test_what_bos_is_the_models_own_file_says(
+    bos: str, adds: bool | None, begins: str, is_trap: bool, folder: Path
+) -> None:
+    """With no BOS in the file it is what Llama's are; where the server adds none, the TEMPLATE has to."""
+    writer = gguf.GGUFWriter(folder / "own.gguf", "llama")
+    if bos:
+        writer.add_token_list(["<unk>", bos])
+        writer.add_bos_token_id(1)
+    if adds is not None:
+        writer.add_add_bos_token(adds)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    text = f"FROM ./own.gguf\nPARAMETER stop a\nTEMPLATE {begins}{{{{ .Prompt }}}}{{{{ .Response }}}}\n"
+    said = f"TEMPLATE begins with {begins}, and the server adds it"
+    assert [said in trap for trap in traps(text, folder)] == [True] * is_trap
 
 
 def test_a_text_of_several_lines_may_begin_one_with_any_word(folder: Path) -> None:

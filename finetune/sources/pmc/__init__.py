@@ -32,6 +32,7 @@ from finetune.sources.jats.settings import choice
 from finetune.sources.pmc import legacy
 from finetune.sources.pmc.fetch import Fetched, FetchSettings, fetched_articles
 from medllama.errors import InputError
+from medllama.files import expand
 
 INVENTORY = "inventory"
 
@@ -100,7 +101,7 @@ def fetch_settings(request: SourceRequest) -> FetchSettings:
         )
     cache = request.setting("cache")
     return FetchSettings(
-        cache=Path(cache).expanduser() if cache else Path.home() / ".cache" / "medllama" / "pmc",
+        cache=expand(cache) if cache else Path.home() / ".cache" / "medllama" / "pmc",
         endpoint=request.setting("endpoint") or None,
         bucket=request.setting("bucket") or FetchSettings.bucket,
         maximum_articles=numbers["articles"],

@@ -172,6 +172,16 @@ def test_a_model_that_medllama_did_not_make_is_not_replaced(server: FakeOllama, 
     assert not any("/blobs/" in path for _, path in server.log)
 
 
+def test_a_tag_that_differs_in_case_alone_is_refused(server: FakeOllama, packaged: Path) -> None:
+    send(packaged, tag=("q4_K_M",))
+    server.log.clear()
+    with pytest.raises(InputError, match=f"{server.url} has the tag q4_K_M, and Q4_K_M differs") as refused:
+        send(packaged, tag=("Q4_K_M",))
+    assert refused.value.hint == "to Ollama they are one name: write ada/med:q4_K_M"
+    assert list(server.models) == ["ada/med:q4_K_M"]
+    assert not any("/blobs/" in path for _, path in server.log)
+
+
 def test_an_earlier_model_of_ours_stays_until_the_new_one_is_checked(server: FakeOllama, packaged: Path) -> None:
     server.models["ada/med:latest"] = before = earlier("converted to GGUF by medllama")
     server.done_reason = "length"

@@ -303,6 +303,31 @@ def test_a_tag_of_somebody_else_is_not_taken_over(registry: FaultyRegistry, pack
     assert list(registry.manifests) == ["latest"]
 
 
+def test_a_tag_that_differs_in_case_alone_is_refused(registry: FaultyRegistry, packaged: Path) -> None:
+    send(packaged, registry.host, tag=("q4_K_M",))
+    registry.blobs.clear()
+    with pytest.raises(InputError, match=f"{registry.host} has the tag q4_K_M, and Q4_K_M differs") as refused:
+        send(packaged, registry.host, tag=("Q4_K_M",))
+    assert refused.value.hint.endswith(f"write {registry.host}/ada/medllama:q4_K_M")
+    assert registry.blobs == {}
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+def test_a_registry_that_lists_no_tags_is_published_to(registry: FaultyRegistry, packaged: Path, status: int) -> None:
+    registry.faults = [Fault("GET", "tags/list", status)]
+    send(packaged, registry.host)
+    assert sorted(registry.manifests) == TAGS
+
+
+@pytest.mark.parametrize("manifest", [b"{", b"[]", b'{"layers": [7]}', b'{"layers": [{"mediaType": "a"}]}'])
+def test_what_is_no_manifest_of_ours_is_not_taken_over(
+    registry: FaultyRegistry, packaged: Path, manifest: bytes
+) -> None:
+    registry.manifests["latest"] = manifest
+    with pytest.raises(InputError, match="is taken by something that medllama did not make"):
+        send(packaged, registry.host)
+
+
 def test_a_registry_that_keeps_another_manifest_is_caught(registry: FaultyRegistry, packaged: Path) -> None:
     registry.forgets_manifests = True
     with pytest.raises(CheckFailed, match="is not what was sent"):

@@ -138,7 +138,7 @@ def test_a_model_that_medllama_did_not_make_is_not_replaced(packaged: Path, tmp_
     }
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"layers": null}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"layers": null}', '{"layers": [7, {}]}'])
 def test_a_broken_manifest_is_nobodys_and_not_replaced(content: str, packaged: Path, tmp_path: Path) -> None:
     taken = tmp_path / "store" / LIBRARY / "medllama" / "latest"
     taken.parent.mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_an_earlier_version_of_ours_is_replaced(packaged: Path, tmp_path: Path) 
     ("place", "problem"),
     [
         ("", "names no folder"),
-        ("~nobody-here/models", "nobody here is called nobody-here"),
+        ("~nobody-here/models", r"~nobody-here/models: nobody here is called 'nobody-here'"),
         ("home", "is no Ollama store"),
         ("home/notes.txt", "is a file, not a folder"),
     ],
@@ -178,6 +178,29 @@ def test_what_is_no_store_is_refused_before_the_package_is_read(
     assert refused.value.hint
     if place == "home":
         assert refused.value.hint == "did you mean home/models?"
+
+
+def test_a_place_where_no_folder_can_be_is_told(packaged: Path) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("there is no /proc here, in which nothing can be made")
+    with pytest.raises(InputError, match="/proc/store/blobs cannot be made") as refused:
+        to_store(packaged, Path("/proc/store"))
+    assert refused.value.hint
+
+
+def test_a_tag_that_differs_in_case_alone_is_refused(packaged: Path, tmp_path: Path) -> None:
+    to_store(packaged, tmp_path / "store")
+    before = state(tmp_path / "store" / "manifests")
+    with pytest.raises(InputError) as refused:
+        to_store(packaged, tmp_path / "store", tag=("Q4_K_M",))
+    assert refused.value.message == (
+        f"{tmp_path / 'store'} has the tag q4_K_M, and Q4_K_M differs from it in upper and lower case alone"
+    )
+    assert refused.value.hint == "to Ollama they are one name: write medllama:q4_K_M"
+    assert state(tmp_path / "store" / "manifests") == before
+    with pytest.raises(InputError, match="the command has the tag V1, and v1 differs"):
+        to_store(packaged, tmp_path / "other", tag=("v1", "V1"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_unknown_target_is_told_the_known_ones(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import gzip
 import hashlib
 import io
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests import loopback
+from tests.loopback import LoopbackHandler
 
 NAME = "pmc-oa-opendata"
 
@@ -25,7 +26,7 @@ class BucketServer:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.asked: Counter[str] = Counter()
-        self.faults: dict[str, list[Callable[[BaseHTTPRequestHandler], None]]] = {}
+        self.faults: dict[str, list[Callable[[LoopbackHandler], None]]] = {}
         self.endpoint = ""
 
     def add(self, name: str, xml: bytes, **metadata: Any) -> None:
@@ -70,47 +71,30 @@ class BucketServer:
 def serving() -> Iterator[BucketServer]:
     """A server on a port of its own, for as long as the block lasts."""
     bucket = BucketServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            key = unquote(parts.path).removeprefix(f"/{NAME}").lstrip("/")
-            if not key:
-                self.answer(200, listing(bucket.objects, parse_qs(parts.query)))
-                return
-            bucket.asked[key] += 1
-            if bucket.faults.get(key):
-                bucket.faults[key].pop(0)(self)
-            elif key in bucket.objects:
-                self.answer(200, bucket.objects[key])
-            else:
-                self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-
-        do_HEAD = do_GET
-
-        def answer(self, status: int, content: bytes, *, length: int | None = None) -> None:
-            assert "Authorization" not in self.headers, "anonymous requests are not signed"
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content) if length is None else length))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    bucket.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with loopback.serving(_Handler, bucket=bucket) as host:
+        bucket.endpoint = f"http://{host}"
         yield bucket
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+
+
+class _Handler(LoopbackHandler):
+    bucket: BucketServer
+
+    def do_GET(self) -> None:
+        assert "Authorization" not in self.headers, "anonymous requests are not signed"
+        bucket, parts = self.bucket, urlsplit(self.path)
+        key = unquote(parts.path).removeprefix(f"/{NAME}").lstrip("/")
+        if not key:
+            self.answer(200, listing(bucket.objects, parse_qs(parts.query)))
+            return
+        bucket.asked[key] += 1
+        if bucket.faults.get(key):
+            bucket.faults[key].pop(0)(self)
+        elif key in bucket.objects:
+            self.answer(200, bucket.objects[key])
+        else:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    do_HEAD = do_GET
 
 
 def listing(objects: dict[str, bytes], query: dict[str, list[str]]) -> bytes:
@@ -144,7 +128,7 @@ def fails(handler: Any) -> None:
 
 def breaks_off(handler: Any) -> None:
     """An answer that ends before its announced length."""
-    handler.answer(200, b"<article>", length=5000)
+    handler.answer(200, b"<article>", {"Content-Length": "5000"})
     handler.close_connection = True
 
 
