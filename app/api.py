@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 
 from app.api_docs import docs_html
@@ -47,8 +47,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         (401, "the password is missing or wrong"),
         (404, "there is no such model"),
         (413, "the request is too large"),
-        (429, "too many wait already: try again"),
+        (429, "too many wait already, or too many passwords were wrong: try again"),
         (500, "the model failed"),
+        ("default", "every other error has this shape, too"),
     )
 }
 
@@ -108,10 +109,6 @@ def router(engine: Engine, usual: Sampling, system: str) -> APIRouter:
     @routes.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         return HTMLResponse(docs_html(request.app.openapi()))
-
-    @routes.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    async def nothing(rest: str) -> None:
-        raise HTTPException(404, f"there is no /v1/{rest} here: see /docs")
 
     return routes
 

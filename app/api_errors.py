@@ -20,10 +20,11 @@ class ApiError(Exception):
 
     def __init__(
         self, status: int, message: str, *, kind: str = "invalid_request_error", param: str | None = None,
-        code: str | None = None,
+        code: str | None = None, headers: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.status = status
+        self.headers = headers
         self.body = error_body(message, kind=kind, param=param, code=code)
 
 
@@ -39,7 +40,7 @@ def add_error_handlers(application: FastAPI) -> None:
 
     @application.exception_handler(ApiError)
     async def told(request: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body, error.status)
+        return JSONResponse(error.body, error.status, headers=error.headers)
 
     @application.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -62,7 +63,9 @@ def add_error_handlers(application: FastAPI) -> None:
 
     @application.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(str(error.detail)), error.status_code, headers=error.headers)
+        is_absent = error.status_code in (404, 405)
+        message = f"there is no {request.method} {request.url.path}: see /docs" if is_absent else str(error.detail)
+        return JSONResponse(error_body(message), error.status_code, headers=error.headers)
 
     @application.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:  # the server writes it to the terminal

@@ -5,25 +5,43 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medllama.config import option
 
 MOST_MODELS = 4
 MOST_SEED = 2**32 - 1
 
-# What both verbs ask of a model, each with one default.
-SYSTEM = option("", help="the system prompt", kind="text")
-TEMPERATURE = option(0.0, help="0 takes the likeliest token each time; more draws others, too")
-TOP_P = option(0.95, help="draw among the likeliest tokens that together have this probability")
-SEED = option(0, help="seed of the drawing: the same seed gives the same answer")
-MAX_TOKENS = option(256, help="the tokens after which an answer is cut")
-CONTEXT_TOKENS = option(4096, help="tokens of a conversation that a model can see, where it was made for as many")
-THREADS = option(None, help="CPU threads (default: all)")
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """What both verbs ask of a model."""
+
+    system: str = option("", help="the system prompt", kind="text")
+    temperature: float = option(0.0, help="0 takes the likeliest token each time; more draws others, too")
+    top_p: float = option(0.95, help="draw among the likeliest tokens that together have this probability")
+    seed: int = option(0, help="seed of the drawing: the same seed gives the same answer")
+    max_tokens: int = option(256, help="the tokens after which an answer is cut")
+    context_tokens: int = option(
+        4096, help="tokens of a conversation that a model can see, where it was made for as many"
+    )
+    threads: int | None = option(None, help="CPU threads (default: all)")
+
+    def problems(self) -> list[str]:
+        found = [
+            f"{name}: {value} must be {least} or more"
+            for name, least in (("temperature", 0), ("max_tokens", 1), ("context_tokens", 1), ("threads", 1))
+            if (value := getattr(self, name)) is not None and value < least
+        ]
+        if not 0 < self.top_p <= 1:
+            found.append(f"top_p: {self.top_p} must be above 0 and at most 1")
+        if not 0 <= self.seed <= MOST_SEED:
+            found.append(f"seed: {self.seed} must be 0 to {MOST_SEED}")
+        return found
 
 
 @dataclass(frozen=True)
-class AppConfig:
+class AppConfig(Asking):
     """GGUF files in, a page that asks all of them the same."""
 
     model: tuple[str, ...] = option(
@@ -58,16 +76,9 @@ class AppConfig:
     password_file: Path | None = option(
         None, help="a file whose first line is the password that the page asks for", kind="path", metavar="FILE"
     )
-    system: str = SYSTEM
-    temperature: float = TEMPERATURE
-    top_p: float = TOP_P
-    seed: int = SEED
-    max_tokens: int = MAX_TOKENS
-    context_tokens: int = CONTEXT_TOKENS
-    threads: int | None = THREADS
 
     def problems(self) -> list[str]:
-        found = problems_of_asking(self)
+        found = super().problems()
         voices = len(self.model) + (self.adapter_gguf is not None)
         if not self.model or voices > MOST_MODELS:
             found.append(f"model: {voices} models cannot stand side by side, 1 to {MOST_MODELS} can")
@@ -86,38 +97,19 @@ class AppConfig:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the page."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True)
-class ChatConfig:
+class ChatConfig(Asking):
     """A GGUF in, a conversation out."""
 
     gguf: Path = option(help="the GGUF to ask", kind="path", metavar="FILE")
-    system: str = SYSTEM
-    temperature: float = TEMPERATURE
-    top_p: float = TOP_P
-    seed: int = SEED
-    max_tokens: int = MAX_TOKENS
-    context_tokens: int = CONTEXT_TOKENS
-    threads: int | None = THREADS
-
-    def problems(self) -> list[str]:
-        return problems_of_asking(self)
 
 
-def problems_of_asking(config: Any) -> list[str]:
-    """What is wrong with the fields that both verbs have."""
-    found = [
-        f"{name}: {value} must be {least} or more"
-        for name, least in (("temperature", 0), ("max_tokens", 1), ("context_tokens", 1), ("threads", 1))
-        if (value := getattr(config, name)) is not None and value < least
-    ]
-    if not 0 < config.top_p <= 1:
-        found.append(f"top_p: {config.top_p} must be above 0 and at most 1")
-    if not 0 <= config.seed <= MOST_SEED:
-        found.append(f"seed: {config.seed} must be 0 to {MOST_SEED}")
-    return found
+def is_loopback(host: str) -> bool:
+    """Whether this is a name of this machine that no other machine reaches it by."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -29,6 +29,9 @@ from medllama.errors import InputError
 from medllama.llamacpp import Context, Model, Sampler
 from medllama.tokenizer import common_prefix
 
+# llama.cpp (ggml-cpu/ops.cpp, Q_TILE_SZ) computes the attention of so many tokens together, and of fewer one by one: 28 at the end
+# of a prompt of 284 take as long as 100.
+ATTENTION_TILE = 64
 Stop = Literal["end", "length", "stopped", "time", "failed"]
 STOPS: dict[Stop, str] = {
     "end": "ended by itself",
@@ -223,7 +226,7 @@ class Voice(Reader):
     def _step(self, ids: list[int], sampler: Sampler) -> int | None:
         """Compute the next batch of `ids`; the token after them, or None where more of them are left."""
         start = len(self._cached)
-        batch = ids[start : start + self._context.batch_tokens]
+        batch = ids[start : start + batch_size(len(ids) - start, self._context.batch_tokens)]
         self._context.truncate(start)  # what follows is of an earlier answer, or of a step that was interrupted
         for _ in self._context.decode(batch, start=start, every=False):
             pass
@@ -233,6 +236,12 @@ class Voice(Reader):
 
     def _ends(self, token: int) -> bool:
         return token == self._end_of_turn or self.model.is_end(token)
+
+
+def batch_size(left: int, most: int) -> int:
+    """How many of the tokens that are left to compute next, so that no small rest remains: its attention would be slow."""
+    rest = left - most
+    return most - ATTENTION_TILE if 0 < rest < ATTENTION_TILE < most else min(left, most)
 
 
 def side_by_side(streams: Sequence[Iterator[Answer]]) -> Iterator[list[Answer]]:

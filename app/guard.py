@@ -1,4 +1,4 @@
-"""What stands before the page and the API: which names they answer to, what the browser may do, how much may be sent, and who may.
+"""What stands before the page and the API: which names they answer to, what the browser may do, and how much may be sent.
 
 The policy forbids the browser to reach any other machine. Without a password only this machine's names are answered, so that no page
 elsewhere reaches the models by giving its own name this machine's address; and no other page's script may post anything.
@@ -6,18 +6,14 @@ elsewhere reaches the models by giving its own name this machine's address; and 
 
 from __future__ import annotations
 
-import base64
 import json
-import secrets
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from app.api_errors import error_body
+from app.config import is_loopback
 
-from app.api_errors import ApiError, error_body
-
-USER = "medllama"
-LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
 MOST_BODY_BYTES = 1_000_000
 TOO_LARGE = f"at most {MOST_BODY_BYTES:,} bytes are read"
 # Gradio's page has inline scripts and styles, and compiles templates. Everything else has to come from this server.
@@ -31,13 +27,15 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+asking_address: ContextVar[str] = ContextVar("asking_address", default="")  # of the request that is being answered
 
 
 class Guard:
-    """Adds HEADERS to every answer, refuses what other pages post and what is too large, and leaves streams as they are."""
+    """Adds HEADERS to every answer, refuses what is not for this server or too large, and leaves streams as they are."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, *, is_local: bool) -> None:
         self.app = app
+        self.is_local = is_local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -65,13 +63,30 @@ class Guard:
             return message
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        length = headers.get("content-length", "0")
-        if is_foreign(headers) and scope["method"] not in ("GET", "HEAD"):
-            await refuse(send_with_headers, 403, "another page's script may not ask here")
-        elif length.isdigit() and int(length) > MOST_BODY_BYTES:
-            await refuse(send_with_headers, 413, TOO_LARGE)
+        asking_address.set((scope.get("client") or ("",))[0])
+        if (refused := self.refusal(scope["method"], headers)) is not None:
+            await refuse(send_with_headers, *refused)
         else:
             await self.app(scope, receive_bounded, send_unless_too_large)
+
+    def refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
+        """The status and the reason of what is not even looked at."""
+        if self.is_local and not is_loopback(host_of(headers)):
+            return 421, "this server answers to the names of its own machine alone: 127.0.0.1 or localhost"
+        if is_foreign(headers) and method not in ("GET", "HEAD"):
+            return 403, "another page's script may not ask here"
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > MOST_BODY_BYTES:
+            return 413, TOO_LARGE
+        return None
+
+
+def host_of(headers: dict[str, str]) -> str:
+    """The name that the client knows this server by, without the port; empty where it is none."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_foreign(headers: dict[str, str]) -> bool:
@@ -86,28 +101,3 @@ async def refuse(send: Any, status: int, message: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def password_needed(password: str | None) -> Any:
-    """A dependency of routes: the password as a bearer token (OpenAI's clients: `api_key`) or as HTTP basic."""
-
-    async def check(request: Request) -> None:
-        if password is None or secrets.compare_digest(given_password(request).encode(), password.encode()):
-            return
-        raise ApiError(401, "the password is missing or wrong", kind="authentication_error", code="invalid_api_key")
-
-    return check
-
-
-def given_password(request: Request) -> str:
-    """The password that a request brings; empty where it brings none."""
-    kind, _, value = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        return value.strip().encode("latin-1").decode(errors="replace")  # as which the server reads every header
-    if kind.lower() == "basic":
-        try:
-            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-        except ValueError:
-            return ""
-        return password if user == USER else ""
-    return ""

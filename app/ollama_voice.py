@@ -27,17 +27,18 @@ TIMEOUT = httpx.Timeout(10.0, read=600.0)  # a model may have to be loaded first
 def open_ollama_voices(models: Sequence[str], host: str) -> Iterator[Voices]:
     """The models of these names. Raises ResourceError where no server answers, InputError where it has none of them."""
     client = ollama.Client(host=host, timeout=TIMEOUT)
-    voices = Voices()
+    voices, missing = Voices(), []
     for name in models:
         try:
             client.show(name)
             voices.append(OllamaVoice(name, client, host))
         except ollama.ResponseError as error:
-            voices.append(MissingVoice(name, no_model(name, error)))
+            missing.append(no_model(name, error))
+            voices.append(MissingVoice(name, missing[-1]))
         except (ConnectionError, httpx.HTTPError) as error:
             raise ResourceError(f"no Ollama server answers at {host}: {error}", hint="ollama serve") from None
-    if all(voice.missing for voice in voices):
-        raise InputError(voices[0].missing.removesuffix("."), hint="")
+    if len(missing) == len(models):
+        raise missing[0]
     yield voices
 
 

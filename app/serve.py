@@ -20,12 +20,12 @@ from typing import Any
 from app.config import AppConfig
 from app.conversation import Sampling
 from app.engine import Engine
-from app.guard import LOCAL_NAMES, USER, Guard, password_needed
+from app.guard import Guard
 from app.notice import NOTICE
+from app.password import LOGIN_NOTE, USER, Door, read_password
 from app.voices import Voices, open_voices
 from medllama import __version__, progress
 from medllama.errors import InputError, ResourceError
-from medllama.files import read_text
 from medllama.stages import StageResult
 
 PORTS_TRIED = 20
@@ -74,33 +74,43 @@ def run(application: Any, listener: socket.socket) -> None:
 
 
 def build(engine: Engine, config: AppConfig, password: str | None) -> Any:
-    """The web application: the API and Gradio's page in one FastAPI, behind the guard."""
+    """The web application: the API and Gradio's page beside each other, behind the guard."""
     import gradio
     from fastapi import Depends, FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from app.api import health_router, router
     from app.api_errors import add_error_handlers
     from app.page import Page
     from app.theme import CSS, HEAD, theme
 
-    application = FastAPI(
+    door = None if password is None else Door(password)
+    api = FastAPI(
         title="medllama", version=__version__, description=NOTICE, openapi_url=None, docs_url=None, redoc_url=None
     )
-    add_error_handlers(application)
+    add_error_handlers(api)
     sampling = Sampling(config.temperature, config.top_p, config.seed, config.max_tokens)
-    application.include_router(health_router(engine))
-    application.include_router(
-        router(engine, sampling, config.system), dependencies=[Depends(password_needed(password))]
+    api.include_router(health_router(engine))
+    api.include_router(
+        router(engine, sampling, config.system), dependencies=[] if door is None else [Depends(door.check)]
     )
-    # A page elsewhere that gives its own name this machine's address must not reach the models.
-    application.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL_NAMES if config.is_loopback else ["*"])
-    application.add_middleware(Guard)
-    return gradio.mount_gradio_app(
-        application, Page(engine, config).blocks(), path="/", footer_links=[], run_history=False, ssr_mode=False,
-        mcp_server=False, enable_monitoring=False, pwa=False, max_file_size=0, theme=theme(), css_paths=[CSS], head=HEAD,
-        auth=(USER, password) if password is not None else None,
+    page = gradio.mount_gradio_app(
+        FastAPI(openapi_url=None), Page(engine, config).blocks(), path="/", footer_links=[], run_history=False,
+        ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False, max_file_size=0, theme=theme(),
+        css_paths=[CSS], head=HEAD, auth=None if door is None else door.login,
+        auth_message=None if door is None else LOGIN_NOTE,
     )  # fmt: skip
+    return Guard(beside(api, page), is_local=config.is_loopback)
+
+
+def beside(api: Any, page: Any) -> Any:
+    """One application of both: what begins with a part of the API is the API's to answer or to refuse, the rest is the page's."""
+    parts = {"v1", "compare", "healthz", "docs", "openapi.json"}
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        is_api = scope["type"] == "http" and scope["path"].strip("/").partition("/")[0] in parts
+        await (api if is_api else page)(scope, receive, send)
+
+    return application
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -123,11 +133,3 @@ def listen(host: str, port: int) -> socket.socket:
     raise ResourceError(
         f"no port of {host} from {port} to {tried[-1]} can be used: {reason}", hint="--port 0 takes any"
     )
-
-
-def read_password(path: Path) -> str:
-    """The first line of the password file."""
-    password = (read_text(path).splitlines() or [""])[0].strip()
-    if len(password) < 8:
-        raise InputError(f"the first line of {path} is no password of 8 characters or more", hint="write a longer one")
-    return password

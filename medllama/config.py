@@ -83,10 +83,10 @@ class Option:
 
 
 def options(config_class: type) -> list[Option]:
-    """The fields of a configuration in the order of the class."""
+    """The fields of a configuration in the order of the class, then those that it shares with others (by keyword only)."""
     hints = typing.get_type_hints(config_class)
     found = []
-    for field in dataclasses.fields(config_class):
+    for field in sorted(dataclasses.fields(config_class), key=lambda field: field.kw_only):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()

@@ -13,6 +13,10 @@ They are caught in one place, `medllama.cli.main`. Anything else is a bug and ke
 
 from __future__ import annotations
 
+import re
+
+BEGINS_WITH_A_WORD = re.compile("(?!medllama)[a-z]+ ")  # and not with a path or a name, which keep their letters
+
 
 class MedllamaError(Exception):
     """Something failed in a way that a person can mend.
@@ -29,8 +33,10 @@ class MedllamaError(Exception):
 
     @property
     def sentence(self) -> str:
-        """The message and the hint for a page or a program: one line."""
-        return ". ".join(part for part in (self.message, self.hint) if part) + "."
+        """The message and the hint for a page or a program: one line of whole sentences."""
+        said = self.message[:1].upper() + self.message[1:] if BEGINS_WITH_A_WORD.match(self.message) else self.message
+        parts = [said, *([f"Hint: {self.hint}"] if self.hint else [])]
+        return " ".join(part if part.endswith((".", "?")) else f"{part}." for part in parts)
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message

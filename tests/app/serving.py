@@ -42,20 +42,21 @@ from medllama.cli import main
 exec(sys.argv.pop(1))
 sys.exit(main())
 """
-# What a test may do to the server: a small model as slow as a large one, a model that breaks at its fifth step, and a machine
-# whose memory holds the larger one of the two embedded files.
+# What a test may do to the server: a small model as slow as a large one, so that an answer takes minutes; a model that breaks at
+# its fifth step; and a machine whose memory holds the larger one of the two embedded files.
 SHORT_OF_MEMORY = """
 import psutil
 memory = psutil.virtual_memory()
 psutil.virtual_memory = lambda: memory._replace(available=11_000_000)
 """
-SLOW = """
+_SLOW = """
 real_decode = llamacpp.Context.decode
 def slow(self, ids, **given):
-    time.sleep(0.1)
+    time.sleep(SECONDS)
     return real_decode(self, ids, **given)
 llamacpp.Context.decode = slow
 """
+SLOW, VERY_SLOW = (_SLOW.replace("SECONDS", seconds) for seconds in ("0.1", "1"))
 BROKEN = """
 steps = []
 real_decode = llamacpp.Context.decode
@@ -65,6 +66,19 @@ def breaking(self, ids, **given):
         raise RuntimeError("broken by the test")
     return real_decode(self, ids, **given)
 llamacpp.Context.decode = breaking
+"""
+
+
+def held(gate: Path) -> str:
+    """A model that computes nothing before this file is there."""
+    return f"""
+import pathlib
+real_decode = llamacpp.Context.decode
+def held(self, ids, **given):
+    while not pathlib.Path({str(gate)!r}).exists():
+        time.sleep(0.02)
+    return real_decode(self, ids, **given)
+llamacpp.Context.decode = held
 """
 
 

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from app.conversation import Answer, Sampling, Voice, one_after_another, side_by_side
+from app.conversation import (
+    ATTENTION_TILE,
+    Answer,
+    Sampling,
+    Voice,
+    batch_size,
+    one_after_another,
+    side_by_side,
+)
 from app.voices import open_voices
 from medllama.errors import InputError
 from medllama.llamacpp import Context, Model
@@ -45,6 +53,19 @@ def test_an_answer_is_llama_cpps_greedy_continuation(voice: Voice) -> None:
     steps = list(range(1, len(expected) + 1))
     assert [answer.tokens for answer in answers][: len(steps)] == steps, "one state per token"
     assert all(later.text.startswith(earlier.text) for earlier, later in itertools.pairwise(answers))
+
+
+@pytest.mark.parametrize("most", [128, 256])
+def test_a_prompt_is_computed_in_batches_that_leave_no_small_rest(most: int) -> None:
+    for length in range(1, 4 * most):
+        left, sizes = length, []
+        while left:
+            sizes.append(batch_size(left, most))
+            left -= sizes[-1]
+        assert min(sizes) >= min(length, ATTENTION_TILE)
+        assert max(sizes) <= most
+        assert len(sizes) <= length // most + 1
+    assert [batch_size(left, 60) for left in (61, 60, 59)] == [60, 60, 59], "a context of a few tokens"
 
 
 def test_a_second_turn_computes_its_own_tokens_alone_and_answers_as_from_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -21,7 +22,7 @@ QUESTION = [{"role": "user", "content": "Gout?"}]
 
 
 class Counting:
-    """A voice that says a number a step, each after a while."""
+    """A voice that says a number a step, each after a while, the second and later ones not before `gate` is open."""
 
     missing = ""
     context_tokens = 100
@@ -29,6 +30,8 @@ class Counting:
     def __init__(self, name: str, steps: int, *, seconds: float = 0.0, error: Exception | None = None) -> None:
         self.name, self.steps, self.seconds, self.error = name, steps, seconds, error
         self.made = 0
+        self.gate = threading.Event()
+        self.gate.set()
 
     def check(self, messages: Sequence[Message]) -> None:
         if messages[-1]["content"] == "too long":
@@ -43,6 +46,8 @@ class Counting:
         text = ""
         for step in range(1, self.steps + 1):
             time.sleep(self.seconds)
+            if step > 1:
+                self.gate.wait()
             if self.error and step == 3:
                 raise self.error
             if should_stop():
@@ -64,12 +69,14 @@ async def collect(engine: Engine, who: str = "a", **given: Any) -> list[Any]:
     return [state async for state in engine.ask(who, asked, Sampling(), **given)]
 
 
-def test_the_answers_grow_and_all_end() -> None:
-    states = asyncio.run(collect(engine_of(Counting("one", 3), Counting("other", 50, seconds=0.005))))
+@pytest.mark.parametrize(("interval_seconds", "count"), [(0.0, 53), (3600.0, 4)])
+def test_the_answers_grow_and_all_end(interval_seconds: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engine.STATE_SECONDS", interval_seconds)
+    states = asyncio.run(collect(engine_of(Counting("one", 3), Counting("other", 50))))
     assert states[0][0].text == "1"
     assert [it.stop for it in states[-1]] == ["end", "end"]
     assert states[-1][1].tokens == 50
-    assert len(states) < 30, "states are told at intervals, not one per token"
+    assert len(states) == count, "states are told at intervals; at a first token and at the end at once"
 
 
 def test_a_voice_that_fails_says_so_and_the_other_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,24 +88,33 @@ def test_a_voice_that_fails_says_so_and_the_other_goes_on(capsys: pytest.Capture
     assert "RuntimeError: broken by the test" in capsys.readouterr().err
     told = Counting("told", 5, error=ResourceError("no memory", hint="close something"))
     *_, (failed,) = asyncio.run(collect(engine_of(told)))
-    assert failed.error == "no memory. close something."
+    assert failed.error == "No memory. Hint: close something."
 
 
 @pytest.mark.parametrize("take_turns", [False, True])
 def test_an_answer_ends_at_the_time_limit(take_turns: bool) -> None:
     slow = [Counting(name, 1000, seconds=0.01) for name in ("one", "other")]
-    started = time.monotonic()
     *_, last = asyncio.run(collect(engine_of(*slow, max_seconds=0.2, take_turns=take_turns)))
-    assert time.monotonic() - started < 1
     assert [it.stop for it in last] == ["time", "time"]
 
 
 def test_questions_wait_for_each_other_and_are_told_how_many_are_first() -> None:
-    async def scene() -> list[list[Any]]:
-        engine = engine_of(Counting("slow", 20, seconds=0.01))
-        return await asyncio.gather(*(collect(engine, who) for who in "abc"))
+    voice = Counting("slow", 3)
+    voice.gate.clear()
+    told: dict[str, list[Any]] = {who: [] for who in "abc"}
 
-    first, second, third = asyncio.run(scene())
+    async def ask(engine: Engine, who: str) -> None:
+        async for state in engine.ask(who, {0: QUESTION}, Sampling()):
+            told[who].append(state)
+            if all(told.values()):
+                voice.gate.set()
+
+    async def scene() -> None:
+        engine = engine_of(voice)
+        await asyncio.gather(*(ask(engine, who) for who in told))
+
+    asyncio.run(scene())
+    first, second, third = told.values()
     assert not any(isinstance(state, Waiting) for state in first)
     assert second[0] == Waiting(1)
     assert third[0] == Waiting(2)

@@ -81,7 +81,7 @@ def test_an_answer_that_breaks_off_is_told(voices: Voices, text: str, kind: type
 
 def test_a_server_or_a_model_that_is_not_there_is_named(server: OllamaServer) -> None:
     with open_ollama_voices(["nobody", "tuned"], server.url) as voices:
-        assert voices[0].missing.startswith("the Ollama server cannot show nobody: model 'nobody' not found")
+        assert voices[0].missing.startswith("The Ollama server cannot show nobody: model 'nobody' not found")
         assert next(voices[0].answer(question("Gout?"), Sampling())).stop == "failed"
         assert answers(voices, "Gout?")[-1].stop == "end"
     with pytest.raises(InputError, match="cannot show nobody"), open_ollama_voices(["nobody"], server.url):

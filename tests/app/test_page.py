@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from tests.app import screenshot
 from tests.app.browsing import LEAST_CONTRAST, Watched, ask, open_settings, wait_for_answers
-from tests.app.serving import BROKEN, SHORT_OF_MEMORY, SLOW, Server, served
+from tests.app.serving import BROKEN, SHORT_OF_MEMORY, VERY_SLOW, Server, served
 
 pytestmark = pytest.mark.browser
 
@@ -33,8 +32,8 @@ def server(embedded: list[Path]) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def slow_server(embedded: list[Path]) -> Iterator[Server]:
-    """A model that needs 100 ms for a token."""
-    with served("--model", str(embedded[0]), prepare=SLOW) as running:
+    """A model that needs a second for a token, and two minutes for an answer: what is not ended in time fails here."""
+    with served("--model", str(embedded[0]), prepare=VERY_SLOW) as running:
         yield running
 
 
@@ -262,7 +261,7 @@ def test_stop_ends_the_answer_and_the_conversation_goes_on(browser: Any, slow_se
     page.keyboard.press("Enter")
     page.get_by_text("Stop the answer first, or wait for it.").wait_for()
     page.get_by_role("button", name="Stop").click()
-    page.locator("#newest footer", has_text="stopped").wait_for(timeout=5000)
+    page.locator("#newest footer", has_text="stopped").wait_for()
     assert page.get_by_label("Your question").input_value() == "Another one?"
     page.wait_for_function("!document.querySelector('#ask').disabled")
     page.get_by_role("button", name="Ask").click()
@@ -271,18 +270,16 @@ def test_stop_ends_the_answer_and_the_conversation_goes_on(browser: Any, slow_se
 
 
 def test_an_answer_ends_when_its_page_is_closed(browser: Any, slow_server: Server) -> None:
-    """The embedded base answers this for 12 seconds here; whoever asks next does not wait for it."""
+    """Whoever asks next does not wait for it."""
     leaving = Watched(browser, slow_server.url).page
     leaving.get_by_label("Your question").fill(EXAMPLE)
     leaving.keyboard.press("Enter")
     leaving.locator("#newest .text").wait_for()
     leaving.context.close()
     staying = Watched(browser, slow_server.url).page
-    started = time.monotonic()
     staying.get_by_label("Your question").fill("What is gout?")
     staying.keyboard.press("Enter")
     staying.locator("#newest .text").wait_for()
-    assert time.monotonic() - started < 6
     staying.context.close()
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.app.browsing import LEAST_CONTRAST, NAMELESS, Watched, ask, open_settings
-from tests.app.serving import SLOW, Server, served
+from tests.app.serving import SLOW, VERY_SLOW, Server, served
 from tests.app.test_results_tab import CERTIFICATE, EVALUATION
 
 pytestmark = pytest.mark.browser
@@ -196,12 +196,12 @@ def test_a_batch_stops_and_others_are_answered_between_its_questions(browser: An
     with served("--model", str(embedded[0]), "--max-tokens", "20", prepare=SLOW) as running:
         batch, other = (Watched(browser, running.url).page for _ in range(2))
         open_tab(batch, "Batch")
-        batch.get_by_label(re.compile("Questions, one a line")).fill("What is gout?\n" * 9)
+        batch.get_by_label(re.compile("Questions, one a line")).fill("What is gout?\n" * 90)
         batch.get_by_role("button", name="Answer all").click()
-        batch.locator("#progress", has_text="0 of 9 answered").wait_for()
+        batch.locator("#progress", has_text="0 of 90 answered").wait_for()
         ask(other, EXAMPLE)
         answered = int(batch.locator("#progress").inner_text().split()[0])
-        assert answered < 4, "who asks one question does not wait for nine"
+        assert answered < 90, "who asks one question does not wait for ninety"
         batch.get_by_role("button", name="Stop").click()
         batch.locator("#progress", has_text="(stopped)").wait_for()
         batch.wait_for_function("!document.querySelector('#batch-run').disabled")
@@ -210,7 +210,7 @@ def test_a_batch_stops_and_others_are_answered_between_its_questions(browser: An
 
 
 def test_who_waits_is_told_how_many_are_first(browser: Any, embedded: list[Path]) -> None:
-    with served("--model", str(embedded[0]), "--max-tokens", "30", prepare=SLOW) as running:
+    with served("--model", str(embedded[0]), prepare=VERY_SLOW) as running:
         one, other = (Watched(browser, running.url).page for _ in range(2))
         one.get_by_label("Your question").fill(EXAMPLE)
         one.keyboard.press("Enter")

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from app.serve import listen, read_password
+from app.serve import listen
 from medllama.cli import main
 from medllama.errors import InputError, ResourceError
 from tests.app.serving import Server, served
@@ -37,7 +37,7 @@ def test_the_server_answers_this_machine_alone_and_ends_at_ctrl_c_with_status_0(
         config = json.loads(ask(server, "/config")[2])
         assert config["analytics_enabled"] is False
         assert "https://fonts" not in page
-        assert ask(server, "/", Host="evil.example")[0] == 400, "a name that was given this machine's address"
+        assert ask(server, "/", Host="evil.example")[0] == 421, "a name that was given this machine's address"
         upload = '--a\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nsome text\r\n--a--\r\n'
         found = ask(server, "/gradio_api/upload", "POST", upload, Content_Type="multipart/form-data; boundary=a")
         assert found[0] == 413, "the page takes text, not files"
@@ -84,13 +84,6 @@ def test_an_address_that_is_not_this_machines_is_told() -> None:
         listen("192.0.2.1", 0)
     with pytest.raises(InputError, match="no such host is no address of this machine"):
         listen("no such host", 0)
-
-
-@pytest.mark.parametrize("text", ["", "\n", "short\n", "       \nlong enough below"])
-def test_a_password_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "password").write_text(text)
-    with pytest.raises(InputError, match="is no password of 8 characters or more"):
-        read_password(tmp_path / "password")
 
 
 def test_what_is_wrong_with_a_model_shows_before_the_server_starts(

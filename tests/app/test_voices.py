@@ -99,7 +99,7 @@ def test_one_model_that_is_missing_says_so_and_the_others_answer(random_ggufs: d
     with open_voices(paths, context_tokens=256, threads=1, may_be_missing=True) as voices:
         missing, base = answers_of(voices)
         assert (missing.stop, missing.text) == ("failed", "")
-        assert missing.error == f"{tmp_path}/no.gguf does not exist. medllama convert makes GGUF files."
+        assert missing.error == f"{tmp_path}/no.gguf does not exist. Hint: medllama convert makes GGUF files."
         assert base.tokens > 0
         assert [voice.name for voice in voices] == ["no", "base-F32"]
     with pytest.raises(InputError, match="does not exist"), open_voices(paths, context_tokens=256):
@@ -122,7 +122,7 @@ def test_one_model_that_llama_cpp_refuses_says_so_and_the_others_answer(
     paths = [random_ggufs["base"], random_ggufs["merged"]]
     with open_voices(paths, context_tokens=256, threads=1, may_be_missing=True) as voices:
         base, refused = answers_of(voices)
-        assert (base.tokens > 0, refused.error) == (True, "refused by the test. verify it.")
+        assert (base.tokens > 0, refused.error) == (True, "Refused by the test. Hint: verify it.")
     with pytest.raises(LlamaCppError), open_voices(paths, context_tokens=256, threads=1):
         pass
 

@@ -50,6 +50,16 @@ class Sample:
         return [] if self.rank > 0 else [f"rank: expected at least 1, found {self.rank}"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    seed: int = option(0, help="of every verb")
+
+
+@dataclass(frozen=True)
+class Sharing(Shared):
+    gguf: Path = option(help="of this verb")
+
+
 REQUIRED = {"base_model": "org/base", "output_dir": "out"}
 
 
@@ -67,6 +77,11 @@ def refusal(**values: Any) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         made(**values)
     return caught.value.problems
+
+
+def test_fields_that_verbs_share_come_after_a_verbs_own() -> None:
+    assert [entry.name for entry in options(Sharing)] == ["gguf", "seed"]
+    assert build(Sharing, {"gguf": "a"}, origin="here") == Sharing(Path("a"), seed=0)
 
 
 def test_a_field_has_its_default_from_the_dataclass_and_nowhere_else() -> None:
