@@ -29,10 +29,10 @@ from medllama import __version__
 from medllama.config import as_json, input_paths, options
 from medllama.errors import InputError, ResourceError
 from medllama.files import PARTIAL_SUFFIX, read_json, sha256_file, write_json
+from medllama.source_files import source_files
 from medllama.stages import Stage, StageResult
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
-CODE_FILES = ("*.py", "*.html", "*.css")
 RECORDED_PACKAGES = (
     "torch", "transformers", "peft", "trl", "datasets", "tokenizers", "sentencepiece", "safetensors", "gguf",
     "llama-cpp-python", "numpy",
@@ -195,11 +195,10 @@ def _outputs(config: Any) -> list[Path]:
 
 
 def code_sha256(stage: Stage) -> str:
-    """The hash of the stage's and the core's source files: other code may give another result."""
+    """The hash of the source files that the stage uses, its own and the core's: other code may give another result."""
     digest = hashlib.sha256()
-    for package in ("medllama", *stage.packages):
-        for file in sorted(file for kind in CODE_FILES for file in (CODE_ROOT / package).rglob(kind)):
-            digest.update(str(file.relative_to(CODE_ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in source_files(CODE_ROOT, (stage.config_path.partition(":")[0], stage.function_path.partition(":")[0])):
+        digest.update(str(file.relative_to(CODE_ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

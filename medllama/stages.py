@@ -36,7 +36,6 @@ class Stage:
     summary: str
     config_path: str
     function_path: str
-    packages: tuple[str, ...]
     wiring: dict[str, str]
     owns_stdout: bool = False  # what it prints is for the reader of stdout: a conversation
     positional: str = ""  # the field that stands without a flag, in the place of the recipe
@@ -59,7 +58,6 @@ STAGES = (
         "medical sources -> train, validation and test JSONL, with licences",
         "finetune.prepare_config:PrepareConfig",
         "finetune.prepare:prepare",
-        ("finetune",),
         {
             "output_dir": "{run}/data",
             "decontaminate": "eval.task",
@@ -72,7 +70,6 @@ STAGES = (
         "base + data -> LoRA adapter, in plain Transformers, PEFT and TRL",
         "finetune.train_config:TrainConfig",
         "finetune.train:train",
-        ("finetune",),
         {"data": "{run}/data", "output_dir": "{run}/adapter"},
     ),
     Stage(
@@ -80,7 +77,6 @@ STAGES = (
         "base + adapter -> GGUF, merged in float32 and quantized by llama.cpp",
         "convert.config:ConvertConfig",
         "convert.convert:convert",
-        ("convert",),
         {
             "base_model": "train.base_model",
             "adapter": "{run}/adapter",
@@ -95,7 +91,6 @@ STAGES = (
         "Hugging Face model against GGUF -> certificate.json",
         "convert.config:VerifyConfig",
         "convert.verify:verify",
-        ("convert",),
         {
             "base_model": "train.base_model",
             "adapter": "{run}/adapter",
@@ -109,7 +104,6 @@ STAGES = (
         "base against tuned GGUF -> multiple choice and perplexity, with error bars",
         "eval.config:EvalConfig",
         "eval.evaluate:evaluate",
-        ("eval",),
         {
             "gguf": "{measured}",
             "baseline": "{baseline}",
@@ -124,7 +118,6 @@ STAGES = (
         "certified GGUF -> Modelfile, model card, LICENSE and NOTICE",
         "publish.config:PackageConfig",
         "publish.package:package",
-        ("publish",),
         {
             "gguf": "{gguf}",
             "certificate": "{run}/certificate.json",
@@ -139,7 +132,6 @@ STAGES = (
         "all of the above -> one page for people, and its numbers as JSON",
         "report.config:ReportConfig",
         "report.report:report",
-        ("report",),
         {"run": "{run}", "output": "{run}/report.html"},
     ),
 )
@@ -151,7 +143,6 @@ ASKED_FOR: tuple[Stage, ...] = (
         "package -> Ollama server, its hub, its store on disk, Hugging Face or an OCI registry",
         "publish.config:PublishConfig",
         "publish.publish:publish",
-        ("publish",),
         {"package": "{run}/package", "name": "{name}"},
     ),
     Stage(
@@ -159,7 +150,6 @@ ASKED_FOR: tuple[Stage, ...] = (
         "a published model from an OCI registry -> Ollama store, verified",
         "publish.config:PullConfig",
         "publish.pull:pull",
-        ("publish",),
         {},
         positional="source",
     ),
@@ -168,7 +158,6 @@ ASKED_FOR: tuple[Stage, ...] = (
         "base and tuned side by side on a page of this machine, offline",
         "app.config:AppConfig",
         "app.serve:serve",
-        ("app",),
         {
             "model": "{compared}",
             "examples": "{examples}",
@@ -182,7 +171,6 @@ ASKED_FOR: tuple[Stage, ...] = (
         "a conversation with one model in the terminal",
         "app.config:ChatConfig",
         "app.terminal:chat",
-        ("app",),
         {"gguf": "{measured}"},
         owns_stdout=True,
     ),

@@ -57,10 +57,8 @@ def join(config: JoinConfig) -> StageResult:
 
 
 HERE = "tests.medllama.fake_stages"
-SPLIT = Stage("split", "", f"{HERE}:SplitConfig", f"{HERE}:split", ("fake",), {"output_dir": "{run}/letters"})
-JOIN = Stage(
-    "join", "", f"{HERE}:JoinConfig", f"{HERE}:join", (), {"data": "{run}/letters", "output": "{run}/joined.txt"}
-)
+SPLIT = Stage("split", "", f"{HERE}:SplitConfig", f"{HERE}:split", {"output_dir": "{run}/letters"})
+JOIN = Stage("join", "", f"{HERE}:JoinConfig", f"{HERE}:join", {"data": "{run}/letters", "output": "{run}/joined.txt"})
 STAGES = (SPLIT, JOIN)
 
 

@@ -32,9 +32,9 @@ REPOSITORY = Path(rundir.__file__).resolve().parent.parent
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an input, and a copy of the code for tests to change."""
     (tmp_path / "text.txt").write_text("gout")
-    for package in ("medllama", "fake"):
-        (tmp_path / "code" / package).mkdir(parents=True)
-        (tmp_path / "code" / package / "module.py").write_text("x = 1\n")
+    for path in ("medllama/used.py", "medllama/unused.py", "tests/medllama/fake_stages.py"):
+        (tmp_path / "code" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "code" / path).write_text("import medllama.used\n")
     monkeypatch.setattr(rundir, "CODE_ROOT", tmp_path / "code")
     fake_stages.calls.clear()
     return tmp_path
@@ -94,10 +94,10 @@ def test_what_a_skipped_stage_made_and_cost_is_still_told(folder: Path) -> None:
     [
         (lambda folder: (folder / "text.txt").write_text("gouty"), ["split", "join"]),
         (lambda folder: keep_time(folder / "text.txt", "gouty"), ["split", "join"]),
-        (lambda folder: (folder / "code" / "fake" / "module.py").write_text("x = 2\n"), ["split"]),
-        (lambda folder: (folder / "code" / "fake" / "new.py").touch(), ["split"]),
-        (lambda folder: (folder / "code" / "fake" / "page.html").touch(), ["split"]),
-        (lambda folder: (folder / "code" / "medllama" / "module.py").write_text("x = 2\n"), ["split", "join"]),
+        (lambda folder: (folder / "code/tests/medllama/fake_stages.py").write_text("x = 2\n"), ["split", "join"]),
+        (lambda folder: (folder / "code/medllama/used.py").write_text("x = 2\n"), ["split", "join"]),
+        (lambda folder: (folder / "code/medllama/table.tsv").touch(), ["split", "join"]),
+        (lambda folder: (folder / "code/medllama/unused.py").write_text("x = 2\n"), []),
         (lambda folder: (in_run(folder, "letters") / "1.txt").write_text("x"), ["split"]),
         (lambda folder: (in_run(folder, "letters") / "1.txt").unlink(), ["split"]),
         (lambda folder: shutil.rmtree(in_run(folder, "letters")), ["split"]),
