@@ -56,8 +56,8 @@ NO_NAME = (
     r"|cop(?:y|ies|ying)|permi\w*|licen[cs]e[sd]?|terms?|conditions?|restrict\w*|\w*commercial\w*|noncom\w*|\w*deriv\w*|contracts?"
     r"|consent\w*|subscri\w*|embargo\w*|fees?|paid|payment|sale|exclusive\w*|proprietary|confidential|closed|until|after|before|from"
     r"|personal|private|prohibit\w*|forbid\w*|purposes?|distribut\w*|re-?publi\w*|available|this|these|creative|commons"
-    r"|open[- ]access|an open|withdrawn|retracted|by-n\w*|modif\w*|adapt\w*|unauthori[sz]ed|see|contact|ask|requires?|needs?|obtain\w*"
-    r"|appl(?:y|ies)|subject|government|foreign|for|abstracts?|figures?|tables?|supplement\w*|alle|rechte|vorbehalten|tous|droits"
+    r"|open[- ]access|an open|withdrawn|retracted|by-n\w*|modif\w*|adapt\w*|unauthori[sz]ed|see|contact|ask"
+    r"|requires?|needs?|obtain\w*|appl(?:y|ies)|subject|government|foreign|for|abstracts?|figures?|tables?|supplement\w*|alle|rechte|vorbehalten|tous|droits"
     r"|derechos|diritti|direitos|reservados|riservati|interdit\w*|prohibid\w*|verboten)(?!\w))"
     r"|In\b|in (?=the\b)|[Tt]he (?=(?:images|use|article|work|material|content|full|original|data|version|final)\b)"
 )
@@ -115,7 +115,8 @@ UNDER = (
 )
 ACT = (
     r"(?:(?:unrestricted|unlimited|free|any|non-?exclusive|immediate|the) )*"
-    r"(?:(?:to )?(?:re-?use[sd]?|used?|usage|sharing|share[sd]?|adapt(?:ations?|ed|ing)?|(?:re-?)?distribut(?:ion|e[sd]?|ing)|reproduc(?:tion|e[sd]?|ing)|cop(?:y|ied|ying)|transmi(?:t|ssion|tted|tting)"
+    r"(?:(?:to )?(?:re-?use[sd]?|used?|usage|sharing|share[sd]?"
+    r"|adapt(?:ations?|ed|ing)?|(?:re-?)?distribut(?:ion|e[sd]?|ing)|reproduc(?:tion|e[sd]?|ing)|cop(?:y|ied|ying)|transmi(?:t|ssion|tted|tting)"
     r"|remix(?:ed|ing)?|transform(?:ation|ed|ing)?|tweak|buil[dt](?:ing)? "
     r"(?:up)?on|modif(?:y|ication|ied|ying)|(?:create )?derivative works"
     r"|display|download|read|print|search|link to|translat(?:e|ion)|dissemination|access))"

@@ -411,11 +411,9 @@ def test_what_takes_a_licence_back_is_seen_wherever_it_stands(words: str) -> Non
         assert not decided(permissions).is_open, permissions
 
 
-@pytest.mark.parametrize("publisher", OPEN)
+@pytest.mark.parametrize("publisher", [name for name, (_, text) in OPEN.items() if "<" not in text])
 def test_one_word_more_anywhere_and_nothing_is_open(publisher: str) -> None:
     notice, text = (each.replace(" & ", " &amp; ") for each in OPEN[publisher])
-    if "<" in text:
-        pytest.skip("words would fall into markup")
     words = text.split()
     for position in range(len(words) + 1):
         changed = " ".join([*words[:position], "not", *words[position:]])
