@@ -20,7 +20,8 @@ from typing import Any
 from lxml import etree
 
 from finetune.data.records import Malformed
-from finetune.sources.jats.licence import LicenceDecision, decide
+from finetune.sources.jats.codes import LicenceDecision
+from finetune.sources.jats.licence import decide
 from finetune.sources.jats.marks import readable
 
 MAXIMUM_BYTES = 50_000_000

@@ -27,7 +27,7 @@ from finetune.data.records import Dropped, Malformed, Record
 from finetune.sources import Source, SourceRequest
 from finetune.sources.jats import ATTRIBUTION, outcome
 from finetune.sources.jats.article import Options, read_articles
-from finetune.sources.jats.licence import LicenceDecision, agree
+from finetune.sources.jats.codes import LicenceDecision, agree
 from finetune.sources.jats.settings import choice
 from finetune.sources.pmc import legacy
 from finetune.sources.pmc.fetch import Fetched, FetchSettings, fetched_articles

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from finetune.data.records import Dropped, Malformed
-from finetune.sources.jats.licence import LicenceDecision
+from finetune.sources.jats.codes import LicenceDecision
 from finetune.sources.pmc.bucket import ATTEMPTS, Bucket, md5_of
 from finetune.sources.pmc.metadata import Metadata, parse_metadata, parse_pmcid
 from medllama import progress

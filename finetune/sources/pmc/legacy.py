@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from finetune.data.records import Dropped
+from finetune.sources.jats.codes import LicenceDecision, from_code, undecided
 from finetune.sources.jats.files import articles_in, contents
-from finetune.sources.jats.licence import LicenceDecision, from_code, undecided
 from finetune.sources.pmc.fetch import Fetched
 from finetune.sources.pmc.metadata import parse_pmcid
 from medllama.errors import InputError

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from finetune.data.records import Malformed
-from finetune.sources.jats.licence import LicenceDecision, from_code
+from finetune.sources.jats.codes import LicenceDecision, from_code
 
 PMCID = re.compile(r"(?:PMC)?(\d{1,12})(?:\.(\d{1,4}))?", re.IGNORECASE)
 
