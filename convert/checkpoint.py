@@ -66,6 +66,7 @@ def write_checkpoint(
 
 def _write_config(folder: Path, targets: list[Target], base: Path) -> None:
     config = read_json(base / "config.json")
+    config.pop("quantization_config", None)
     names = {target.source for target in targets}
     rows = next(target.shape[0] for target in targets if target.name == "token_embd.weight")
     config |= {"vocab_size": rows, "tie_word_embeddings": "lm_head.weight" not in names}

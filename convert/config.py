@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medllama import base_values
+from medllama.base_values import BaseValues
 from medllama.config import option
 
 # llama.cpp's spelling of the file types its quantizer makes, and the LLAMA_FTYPE number of each (include/llama.h).
@@ -39,6 +41,7 @@ class ConvertConfig:
         help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's",
         kind="template",
     )
+    base_values: BaseValues = option("stored", help=base_values.HELP)
     importance: str = option(
         "none",
         help="importance matrix for the quantized types: none, auto (made of --importance-data), or a file of llama.cpp's",
@@ -68,7 +71,7 @@ class ConvertConfig:
             found.append("importance_tokens: at least 1")
         if self.adapter_only and self.adapter is None:
             found.append("adapter_only: name the adapter")
-        return found
+        return found + base_values.problems(self.base_values, self.adapter, is_apart=self.adapter_only)
 
     @property
     def file_types(self) -> list[str]:
@@ -107,7 +110,9 @@ class ConvertConfig:
         file_type = self._measured_type()
         if not self.with_base or self.adapter is None or self.adapter_only or file_type is None:
             return None
-        return replace(self, adapter=None, types=(file_type,), name=f"{self.name}-base", with_base=False)
+        values: BaseValues = "stored" if self.base_values == "nf4" else self.base_values
+        name = f"{self.name}-base"
+        return replace(self, adapter=None, base_values=values, types=(file_type,), name=name, with_base=False)
 
     def _measured_type(self) -> str | None:
         unquantized = [name for name in self.file_types if name in UNQUANTIZED]
@@ -138,7 +143,11 @@ class VerifyConfig:
         help="llama2, llama3, a Jinja file, none, or auto: the adapter's, else the base's, else the family's",
         kind="template",
     )
+    base_values: BaseValues = option("stored", help="as convert was told: stored, dequantized or nf4")
     sample: bool = option(
         False, help="a sample of tensors and strings: minutes less at 1B and above; says what it sampled"
     )
     seed: int = option(0, help="seed of the generated strings and prompts")
+
+    def problems(self) -> list[str]:
+        return base_values.problems(self.base_values, self.adapter, is_apart=self.adapter_gguf is not None)

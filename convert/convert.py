@@ -26,7 +26,7 @@ from convert.output import Plan, open_output, plan_outputs
 from convert.source import Source, read_source
 from convert.stream import write_tensors
 from convert.tensors import Target
-from convert.weights import round_to
+from convert.weights import StoredTensor, round_to
 from medllama import progress
 from medllama.errors import UnsupportedError
 from medllama.files import atomic_directory, atomic_file, require_disk
@@ -117,16 +117,19 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
 
 
 def _write_checkpoint(config: ConvertConfig, source: Source) -> None:
-    """Write the merged model as a Hugging Face checkpoint, every tensor in its own dtype of the base."""
+    """Write the merged model as a Hugging Face checkpoint, every tensor in its own dtype of the base; in the embedding's where
+    its values are not the stored ones."""
     dtypes = {
-        target.source: source.stored[target.stored].dtype if target.stored in source.stored else source.stored_type
+        target.source: stored.dtype if type(stored) is StoredTensor else source.stored_type
         for target in source.targets
+        for stored in [source.stored.get(target.stored)]
     }
 
     def tensor(target: Target) -> Array:
         progress.update(f"safetensors  {target.source}")
-        if not source.is_merged(target):
-            return source.stored[target.stored].raw()
+        stored = source.stored.get(target.stored)
+        if stored is not None and not source.is_merged(target) and stored.dtype == dtypes[target.source]:
+            return stored.raw()
         return round_to(source.merged(target), dtypes[target.source], target.source)
 
     with atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}") as folder:
@@ -157,6 +160,7 @@ def _result(config: ConvertConfig, source: Source, intermediate: str, importance
             "quantized_from": intermediate if config.quantized_types else None,
             "importance": importance.path.name if importance is not None else None,
             "baseline": str(baseline) if baseline else None,
+            "base_values": config.base_values,
             "tokenizer": source.vocabulary.origin.name,
             "notes": list(source.vocabulary.notes),
         },

@@ -17,7 +17,8 @@ from medllama.vocabulary import FORCED_CONTROL, Vocabulary
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the file says about its origin: `name` of the model, its base, the data sets and the licence, where known."""
+    """What the file says about its origin: `name` of the model, its base, the data sets and the licence, where known;
+    `base_values` where they are not the stored ones."""
 
     name: str
     base_name: str
@@ -25,6 +26,7 @@ class Provenance:
     licence: str = ""
     datasets: tuple[str, ...] = ()
     is_tuned: bool = False
+    base_values: str = ""
 
 
 def write_architecture(writer: gguf.GGUFWriter, shape: Shape, rows: int) -> None:
@@ -73,6 +75,8 @@ def write_origin(writer: gguf.GGUFWriter, provenance: Provenance) -> None:
     writer.add_base_model_name(0, provenance.base_name)
     if provenance.base_url:
         writer.add_base_model_repo_url(0, provenance.base_url)
+    if provenance.base_values:
+        writer.add_base_model_description(0, provenance.base_values)
     if provenance.datasets:
         writer.add_dataset_count(len(provenance.datasets))
         for index, name in enumerate(provenance.datasets):

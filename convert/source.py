@@ -19,9 +19,10 @@ import yaml
 from convert.adapter import Adapter, read_adapter
 from convert.architecture import Shape, read_shape
 from convert.config import ConvertConfig
+from convert.dequantize import read_base_tensors
 from convert.metadata import Provenance
 from convert.tensors import EMBEDDING, HEAD, Target, plan_tensors
-from convert.weights import EVERY_ROW, StoredTensor, count_not_finite, read_tensors
+from convert.weights import EVERY_ROW, StoredTensor, count_not_finite
 from medllama import progress
 from medllama.chat import Chat, choose_template
 from medllama.checkpoint import find_base, read_config, require_llama, safetensors_files
@@ -32,6 +33,10 @@ from medllama.tokenizer import Tokenizer
 from medllama.vocabulary import Vocabulary, load_vocabulary
 
 Array = numpy.typing.NDArray[Any]
+DESCRIPTIONS = {
+    "dequantized": "quantized by bitsandbytes; its values dequantized",
+    "nf4": "its linear layers rounded to NF4 and back, as QLoRA's training saw them",
+}
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,9 @@ def read_source(config: ConvertConfig) -> Source:
     """Read and check base and adapter. Nothing is written; every refusal happens here."""
     base = find_base(config.base_model)
     config_json = read_config(base)
-    require_llama(config_json, base)
+    require_llama(config_json, base, config.base_values)
     shape = read_shape(config_json, base / "config.json")
-    stored = read_tensors(safetensors_files(base))
+    stored = read_base_tensors(safetensors_files(base), config.base_values, config.adapter)
     _check_rows(config_json, stored, base)
     adapter = read_adapter(config.adapter) if config.adapter else None
     shapes = {name: tensor.shape for name, tensor in stored.items()}
@@ -166,6 +171,7 @@ def _provenance(config: ConvertConfig, base: Path) -> Provenance:
         licence=_stated_licence(base),
         datasets=datasets,
         is_tuned=config.adapter is not None,
+        base_values=DESCRIPTIONS.get(config.base_values, ""),
     )
 
 

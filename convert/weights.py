@@ -24,6 +24,8 @@ STORED_TYPES: dict[str, numpy.dtype[Any]] = {
     "F32": numpy.dtype("<f4"),
     "F16": numpy.dtype("<f2"),
     "BF16": numpy.dtype("<u2"),
+    "I8": numpy.dtype("i1"),  # these two only as parts of a quantized tensor (dequantize.py)
+    "U8": numpy.dtype("u1"),
 }
 
 RAW_TYPES = {
@@ -68,10 +70,7 @@ class StoredTensor:
         return to_float32(numpy.stack(parts), self.dtype)
 
     def _read(self, first: int, count: int) -> Array:
-        dtype = STORED_TYPES[self.dtype]
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset + first * dtype.itemsize)
-            values = numpy.fromfile(file, dtype=dtype, count=count)
+        values = self._values(first, count)
         if bad := count_not_finite(values, self.dtype):
             raise InputError(
                 f"{self.path}: {self.name} holds {bad} values that are NaN or infinite",
@@ -79,9 +78,23 @@ class StoredTensor:
             )
         return values
 
+    def _values(self, first: int, count: int) -> Array:
+        """`count` values from the `first` on, of the tensor as one row."""
+        dtype = STORED_TYPES[self.dtype]
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + first * dtype.itemsize)
+            return numpy.fromfile(file, dtype=dtype, count=count)
+
 
 def read_tensors(files: list[Path]) -> dict[str, StoredTensor]:
     """The tensors in safetensors files, by name. The files' sizes are checked against their headers."""
+    found = read_parts(files)
+    require_floats(found)
+    return found
+
+
+def read_parts(files: list[Path]) -> dict[str, StoredTensor]:
+    """The same for tensors of any type, which may be parts of a quantized one."""
     found: dict[str, StoredTensor] = {}
     for path in files:
         header = read_header(path)
@@ -89,20 +102,27 @@ def read_tensors(files: list[Path]) -> dict[str, StoredTensor]:
             first, last = entry["data_offsets"]
             if name in found:
                 raise InputError(f"{name} stands in {found[name].path} and in {path}", hint="remove the older shards")
-            if entry["dtype"] not in STORED_TYPES:
-                raise UnsupportedError(
-                    f"{path}: {name} is {entry['dtype']}; float32, float16 and bfloat16 checkpoints are converted",
-                    hint="name the 16-bit base, not a quantized one"
-                    if not entry["dtype"].startswith("F6")
-                    else "save it in float32: model.float().save_pretrained(...)",
-                )
             offset = header.data_start + first
             found[name] = StoredTensor(name, path, entry["dtype"], tuple(entry["shape"]), offset, last - first)
     return found
 
 
+def require_floats(tensors: dict[str, StoredTensor]) -> None:
+    """Raise UnsupportedError for a type that is not one of floating-point numbers of 16 or 32 bits."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in INFINITY_BITS:
+            raise UnsupportedError(
+                f"{tensor.path}: {name} is {tensor.dtype}; float32, float16 and bfloat16 checkpoints are converted",
+                hint="name the 16-bit base, not a quantized one"
+                if tensor.dtype != "F64"
+                else "save it in float32: model.float().save_pretrained(...)",
+            )
+
+
 def count_not_finite(raw: Array, dtype: str) -> int:
     """How many stored values are NaN or infinite."""
+    if dtype not in INFINITY_BITS:  # a whole number
+        return 0
     bits = 32 if dtype == "F32" else 16
     signed, unsigned = raw.view(f"i{bits // 8}"), raw.view(f"u{bits // 8}")
     infinity, sign = INFINITY_BITS[dtype], 1 << (bits - 1)

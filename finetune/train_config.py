@@ -56,7 +56,8 @@ class TrainConfig:
     rslora: bool = option(False, help="scale by alpha / sqrt(rank), so that a high rank learns as fast as a low one")
     dora: bool = option(False, help="DoRA: learn the length of each weight row apart from its direction; slower")
     quantization: Literal["none", "nf4"] = option(
-        "none", help="nf4: QLoRA, the base held in 4 bits while training; the adapter is merged into the 16-bit base"
+        "none",
+        help="nf4: QLoRA, the base held in 4 bits while training; convert --base-values says what it is merged into",
     )
     epochs: float = option(3.0, help="passes over the training records")
     max_steps: int | None = option(None, help="stop after this many optimizer steps instead")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medllama.base_values import BaseValues, require_values
 from medllama.config import looks_like_hub_id
 from medllama.errors import InputError, MedllamaError, UnsupportedError
 from medllama.files import expand, read_json, sha256_file
@@ -24,7 +25,7 @@ NEEDED_FILES = (
     "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
     "USE_POLICY*", "USE-POLICY*", "ACCEPTABLE_USE*",
 )  # fmt: skip
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LFS_POINTER = b"version https://git-lfs"
 
@@ -113,8 +114,8 @@ def read_config(base: Path) -> dict[str, Any]:
     return config
 
 
-def require_llama(config: dict[str, Any], base: Path) -> None:
-    """Raise UnsupportedError unless `config` describes an unquantized LlamaForCausalLM, InputError where it lacks a number."""
+def require_llama(config: dict[str, Any], base: Path, values: BaseValues = "stored") -> None:
+    """Raise UnsupportedError unless `config` describes a LlamaForCausalLM with these values, InputError where it lacks a number."""
     names = config.get("architectures") or []
     names = names if isinstance(names, list) else [names]
     if config.get("model_type") != "llama" or (names and names != ["LlamaForCausalLM"]):
@@ -122,12 +123,7 @@ def require_llama(config: dict[str, Any], base: Path) -> None:
             f"{base / 'config.json'}: {', '.join(map(str, names)) or config.get('model_type')} is not LlamaForCausalLM",
             hint="medllama works on Llama checkpoints and on what has their architecture",
         )
-    if quantization := config.get("quantization_config"):
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedError(
-            f"{base / 'config.json'}: the base is quantized ({method or 'unknown'})",
-            hint="name the 16-bit or 32-bit base that it was made from",
-        )
+    require_values(config, base, values)
     numbers = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     if missing := [name for name in numbers if not isinstance(config.get(name), int)]:
         raise InputError(

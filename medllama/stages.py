@@ -95,6 +95,7 @@ STAGES = (
             "base_model": "train.base_model",
             "adapter": "{run}/adapter",
             "chat_template": "train.chat_template",
+            "base_values": "convert.base_values",
             "gguf": "{gguf}",
             "output": "{run}/certificate.json",
         },

@@ -9,6 +9,8 @@ from convert.checks.reference import Weights, checkpoint_rows
 
 NEAR = 0.05  # share of the squares; the roughest quantization stays below it for the right guess
 
+OTHER_VALUES = 0.1  # how much nearer the other choice of --base-values must lie, in squares
+
 
 def likely_cause(header: Header, weights: Weights, name: str) -> str:
     """A sentence for people; the first rows are looked at, two heads of them where they are in heads."""
@@ -32,6 +34,10 @@ def likely_cause(header: Header, weights: Weights, name: str) -> str:
         if abs(share) < 0.02:
             return f"the adapter is missing from {name}"
         return f"{name} holds {share:.3g} times the adapter's change: merged twice, or its scale mistaken (rsLoRA?)"
+    if (other_reference := weights.reference.otherwise) is not None:
+        misfit = float(((found - other_reference.weights("merged").rows(name, 0, rows)) ** 2).sum())
+        if misfit < OTHER_VALUES * float(((found - truth) ** 2).sum()):
+            return f"{name} is merged into the base's {other_reference.values} values: see --base-values"
     wrong = ((found - truth) ** 2).sum(axis=1) > NEAR * (truth**2).sum(axis=1)
     if 0 < wrong.sum() <= rows // 4:
         return f"{int(wrong.sum())} of the first {rows} rows of {name} are not its own: zeroed, swapped or damaged"

@@ -18,9 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from convert.checks.base_values import Computed, dequantized, through_nf4
 from convert.checks.lora import Adapter, read_adapter
+from medllama.base_values import BaseValues, nf4_dtype, require_values
 from medllama.checkpoint import read_config, safetensors_files
-from medllama.errors import InputError, UnsupportedError
+from medllama.errors import InputError, MedllamaError, UnsupportedError
 
 Which = Literal["base", "merged"]
 
@@ -53,10 +55,13 @@ class Expected:
 
 
 class Reference:
-    """A checkpoint with its adapter, opened for reading. `config` is Transformers' own reading of config.json."""
+    """A checkpoint with its adapter, opened for reading. `config` is Transformers' own reading of config.json; `values` says
+    which of the base's values `stored` gives."""
 
-    def __init__(self, base: Path, adapter: Adapter | None, config: Any, stored: dict[str, Callable[[], Any]]) -> None:
-        self.base, self.adapter, self.config, self._stored = base, adapter, config, stored
+    def __init__(
+        self, base: Path, adapter: Adapter | None, config: Any, stored: dict[str, Callable[[], Any]], values: BaseValues
+    ) -> None:
+        self.base, self.adapter, self.config, self._stored, self.values = base, adapter, config, stored, values
 
     @property
     def names(self) -> set[str]:
@@ -91,6 +96,20 @@ class Reference:
                 f"{self.base} has no tensor {parameter}", hint="the checkpoint is not whole; copy it again"
             )
         return self._stored[parameter]()
+
+    def is_rounded(self, parameter: str) -> bool:
+        """Whether a base parameter is taken as QLoRA's training saw it."""
+        return self.values == "nf4" and isinstance(self.stored(parameter), Computed)
+
+    @functools.cached_property
+    def otherwise(self) -> Reference | None:
+        """The reference with the other of "stored" and "nf4", which may have been merged by mistake; None where there is none."""
+        if self.adapter is None or self.values == "dequantized":
+            return None
+        try:
+            return read_reference(self.base, self.adapter.folder, "nf4" if self.values == "stored" else "stored")
+        except MedllamaError:  # not trained so, or no bitsandbytes
+            return None
 
     def weights(self, which: Which) -> Weights:
         """The weights of the base alone, or with the adapter."""
@@ -150,8 +169,10 @@ class Weights:
         return found
 
     def is_changed(self, name: str) -> bool:
-        """Whether the adapter changes this tensor, so that it was computed and not copied."""
+        """Whether this tensor was computed and not copied: the adapter changes it, or it was rounded to 4 bits before."""
         parameter = self.expected[name].parameter
+        if self.reference.is_rounded(parameter):
+            return True
         if self.adapter is None:
             return False
         if parameter == HEAD and self.has_tied_head:
@@ -206,17 +227,21 @@ def rope_type(config: Any) -> str:
     return str((getattr(config, "rope_parameters", None) or {}).get("rope_type", "default"))
 
 
-def read_reference(base: Path, adapter: Path | None) -> Reference:
+def read_reference(base: Path, adapter: Path | None, values: BaseValues = "stored") -> Reference:
     """Open a checkpoint and its adapter. Raises InputError where something is missing, cut short or a pickle."""
-    config = _read_config(base)
-    reference = Reference(base, None if adapter is None else read_adapter(adapter), config, _open_weights(base))
+    config, stored = _read_config(base, values), _open_weights(base)
+    if values == "dequantized":
+        stored = dequantized(stored, base)
+    elif values == "nf4" and adapter is not None:
+        stored = through_nf4(stored, nf4_dtype(adapter))
+    reference = Reference(base, None if adapter is None else read_adapter(adapter), config, stored, values)
     _require_shapes(reference)
     if reference.adapter is not None:
         _require_fit(reference, reference.adapter)
     return reference
 
 
-def _read_config(base: Path) -> Any:
+def _read_config(base: Path, values: BaseValues) -> Any:
     """Transformers' LlamaConfig of the base, where it is one that verify can compute."""
     from transformers import AutoConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -227,10 +252,10 @@ def _read_config(base: Path) -> Any:
             f"{base} is a {raw.get('model_type')!r} model, and verify knows Llama's architecture",
             hint="name a LlamaForCausalLM checkpoint",
         )
-    if raw.get("quantization_config"):
-        raise UnsupportedError(f"{base} is quantized: no GGUF of it is exact", hint="name the unquantized base")
+    require_values(raw, base, values)
     try:
         config = AutoConfig.from_pretrained(base, local_files_only=True)
+        config.__dict__.pop("quantization_config", None)  # the model is built unquantized
         LlamaRotaryEmbedding(config)  # computes with what is not checked yet: theta and the factors
         if getattr(config, "head_dim", 1) == 0:
             raise ValueError("head_dim is 0")

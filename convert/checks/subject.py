@@ -116,6 +116,7 @@ class Subject:
                 "path": config.base_model,
                 "name": self.base.resolve().name,
                 "config_sha256": sha256_file(self.base / "config.json"),
+                "values": config.base_values,
             },
             "adapter": _adapter_facts(config.adapter),
             **_training_facts(config.adapter),
@@ -145,7 +146,7 @@ def read_subject(config: VerifyConfig) -> Subject:
     """Read the Hugging Face side. Raises InputError or UnsupportedError for what is missing, broken or beyond verify."""
     progress.update("reading the checkpoint")
     base = find_base(config.base_model)
-    reference = read_reference(base, config.adapter)
+    reference = read_reference(base, config.adapter, config.base_values)
     chat = load_chat(base, config.adapter, config.chat_template)
     chat = guarded(chat) if chat is not None else None
     table = read_table(base, config.adapter).fitted(reference.weights("merged").vocabulary_rows)
