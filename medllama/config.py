@@ -86,7 +86,7 @@ def options(config_class: type) -> list[Option]:
     """The fields of a configuration in the order of the class, then those that it shares with others (by keyword only)."""
     hints = typing.get_type_hints(config_class)
     found = []
-    for field in sorted(dataclasses.fields(config_class), key=lambda field: field.kw_only):
+    for field in sorted(dataclasses.fields(config_class), key=lambda field: bool(field.kw_only)):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
