@@ -27,6 +27,7 @@ from publish.reference import LATEST, check_tag
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.ollama.image."
+NO_MANIFEST = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading something else raises
 TYPE_TAG = re.compile(r"(i?q\d|t?q\d|b?f16|f32|mxfp4)", re.IGNORECASE)  # how a tag begins that names a type
 
 
@@ -93,8 +94,9 @@ def make_models(package: Package, tags: Sequence[str] = (), base: Layer | None =
 def read_entries(manifest: bytes) -> list[Layer]:
     """The layers that somebody's manifest names, without their bytes; none where it is no manifest of a model."""
     try:
-        return [Layer(it["mediaType"], it["digest"], int(it["size"]), b"") for it in json.loads(manifest)["layers"]]
-    except (ValueError, KeyError, TypeError):
+        entries = json.loads(manifest)["layers"]
+        return [Layer(str(it["mediaType"]), str(it["digest"]), int(it["size"]), b"") for it in entries]
+    except NO_MANIFEST:
         return []
 
 

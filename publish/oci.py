@@ -24,7 +24,7 @@ import httpx
 from medllama import progress
 from medllama.errors import CheckFailed, InputError, MedllamaError, ResourceError
 from publish.layers import MANIFEST_TYPE, Layer
-from publish.patience import Passing, Patience, raise_if_passing
+from publish.patience import FAULTS, Passing, Patience, raise_if_passing
 from publish.registry_auth import PASSWORD, USER, RegistryAuth, is_loopback
 
 CHUNK_BYTES = 8 << 20
@@ -60,7 +60,7 @@ class Repository:
 
         def look() -> bool:
             response = self._ask("HEAD", f"blobs/{digest}", allowed=(404,))
-            return response.status_code == 200 and int(response.headers.get("content-length", size)) == size
+            return response.status_code == 200 and response.headers.get("content-length", str(size)) == str(size)
 
         return self._persistently(look, f"asking {self.host} for a blob")
 
@@ -74,7 +74,7 @@ class Repository:
             try:
                 upload.send_rest()
                 return True
-            except (Passing, httpx.TransportError) as fault:
+            except FAULTS as fault:
                 patience.wait(fault, upload.furthest)
                 if self.has_blob(layer.digest, layer.size_bytes):  # only the answer was lost
                     return True
@@ -127,7 +127,7 @@ class Repository:
             try:
                 self._download_rest(digest, size, path, label)
                 return
-            except (Passing, httpx.TransportError) as fault:
+            except FAULTS as fault:
                 patience.wait(fault, path.stat().st_size if path.exists() else 0)
 
     def _download_rest(self, digest: str, size: int, path: Path, label: str) -> None:
@@ -173,7 +173,7 @@ class Repository:
         while True:
             try:
                 return action()
-            except (Passing, httpx.TransportError) as fault:
+            except FAULTS as fault:
                 patience.wait(fault)
 
     def judge(self, response: httpx.Response, allowed: tuple[int, ...] = ()) -> None:

@@ -26,7 +26,7 @@ from medllama.chat import Message
 from medllama.errors import CheckFailed, InputError, ResourceError
 from publish.gate import Package
 from publish.layers import Layer, Model
-from publish.patience import PASSING_STATUS, Passing, Patience, raise_if_passing
+from publish.patience import FAULTS, PASSING_STATUS, Passing, Patience, raise_if_passing
 from publish.reference import ModelName
 from publish.targets import size
 
@@ -37,6 +37,7 @@ PUBLIC_KEY = (
     "~/.ollama/id_ed25519.pub of the user who runs the server, for Linux's service"
     " /usr/share/ollama/.ollama/id_ed25519.pub"
 )
+NOT_OLLAMA = (ValueError, TypeError, AttributeError)  # what the client raises of an answer that is none of Ollama's
 Result = TypeVar("Result")
 
 
@@ -107,7 +108,7 @@ class OllamaServer:
                 return self._upload_once(layer, label)
             except httpx.ConnectError:
                 raise self._absent() from None
-            except (Passing, httpx.TransportError) as fault:
+            except FAULTS as fault:
                 patience.wait(fault)
 
     def _upload_once(self, layer: Layer, label: str) -> bool:
@@ -161,8 +162,9 @@ class OllamaServer:
         answer = self.told("rendering a prompt", lambda: self.http.post("/api/chat", json=asked))
         if not answer.is_success:
             raise self.failed("rendering a prompt", error_in(answer.text))
-        told = (_table(answer.text).get("_debug_info") or {}).get("rendered_template")
-        return told if isinstance(told, str) else None
+        told = _table(answer.text).get("_debug_info")
+        prompt = told.get("rendered_template") if isinstance(told, dict) else None
+        return prompt if isinstance(prompt, str) else None
 
     def copy(self, source: ModelName, name: ModelName) -> None:
         self.told(f"naming {name}", lambda: self.client.copy(str(source), str(name)))
@@ -184,7 +186,7 @@ class OllamaServer:
                 return self._push_once(name, done)
             except httpx.ConnectError:
                 raise self._absent() from None
-            except httpx.TransportError as fault:
+            except (httpx.RequestError, *NOT_OLLAMA) as fault:
                 patience.wait(fault, sum(done.values()))
             except ollama.ResponseError as error:
                 told = str(error.error)
@@ -230,10 +232,10 @@ class OllamaServer:
             raise self.failed(work, str(error.error)) from None
         except (httpx.ConnectError, ConnectionError):
             raise self._absent() from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self.failed(work, f"the connection was lost ({error or type(error).__name__})") from None
-        except json.JSONDecodeError:
-            raise self.failed(work, "its answer is no JSON") from None
+        except NOT_OLLAMA:
+            raise self.failed(work, "its answer is not one of Ollama's") from None
 
     def failed(self, work: str, told: str) -> ResourceError:
         hint = "the server's log says more; then run the same command again"

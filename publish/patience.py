@@ -4,7 +4,7 @@
     while True:
         try:
             return attempt()
-        except (Passing, httpx.TransportError) as fault:
+        except FAULTS as fault:
             patience.wait(fault, done_bytes)     sleeps, or raises ResourceError
 
 Each fault doubles the pause, from half a second to half a minute; what a server asks for (Retry-After) is kept to. Progress
@@ -32,6 +32,9 @@ class Passing(Exception):
     def __init__(self, reason: str, wait_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.wait_seconds = wait_seconds
+
+
+FAULTS = (Passing, httpx.RequestError, httpx.InvalidURL)  # what an attempt raises that may go better another time
 
 
 class Patience:

@@ -16,7 +16,7 @@ from typing import Any
 from medllama.errors import InputError
 from medllama.stages import StageResult
 from publish.config import PullConfig
-from publish.layers import LAYER_TYPE, MANIFEST_TYPE, Layer
+from publish.layers import LAYER_TYPE, MANIFEST_TYPE, NO_MANIFEST, Layer
 from publish.oci import Repository
 from publish.reference import LATEST, ModelName, parse_name
 from publish.targets import size
@@ -81,7 +81,7 @@ def read_layers(manifest: bytes, name: ModelName) -> list[Layer]:
         is_sound = all(
             re.fullmatch(r"sha256:[0-9a-f]{64}", digest) and it.size_bytes >= 0 for digest, it in layers.items()
         )
-    except (ValueError, KeyError, TypeError):
+    except NO_MANIFEST:
         is_sound, layers, content = False, {}, {}
     is_model = any(layer.media_type == LAYER_TYPE + "model" for layer in layers.values())
     if not is_sound or not is_model or content.get("mediaType") != MANIFEST_TYPE:

@@ -109,6 +109,10 @@ class HuggingFace(Target):
             # Uploads run in threads, and a thread's fault comes as the cause of a RuntimeError.
             fault = error.__cause__ if isinstance(error, RuntimeError) else None
             raise self._meaning(fault or error, work, api.endpoint) from None
+        except (ValueError, KeyError, TypeError, AttributeError):  # what the library makes of another service's answer
+            raise ResourceError(
+                f"{work} failed: {api.endpoint} does not answer as the hub does", hint="is HF_ENDPOINT right?"
+            ) from None
 
     def _meaning(self, fault: BaseException, work: str, endpoint: str) -> MedllamaError:
         again = "run the same command again: what arrived is not sent twice"

@@ -15,12 +15,13 @@ from tests.loopback import LoopbackHandler, serving
 
 
 class FakeHub:
-    """The repositories by name: path -> bytes. `faults` maps (method, path pattern) to a status for every such request."""
+    """The repositories by name: path -> bytes. `faults` maps (method, path pattern) to a status for every such
+    request, or to what is answered with 200."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.large: dict[str, bytes] = {}
-        self.faults: dict[tuple[str, str], int] = {}
+        self.faults: dict[tuple[str, str], int | list[Any]] = {}
         self.log: list[tuple[str, str]] = []
         self.token = "hf_right"
         self.url = ""
@@ -41,9 +42,10 @@ class _Handler(LoopbackHandler):
         hub, path = self.hub, self.path.partition("?")[0]
         body = self._body()
         hub.log.append((self.command, path))
-        for (method, pattern), status in hub.faults.items():
+        for (method, pattern), fault in hub.faults.items():
             if method == self.command and re.search(pattern, path):
-                return self._answer(status, {"error": "as the test asked"})
+                is_status = isinstance(fault, int)
+                return self._answer(fault if is_status else 200, {"error": "as the test asked"} if is_status else fault)
         if path.startswith("/lfs/"):
             hub.large[path.removeprefix("/lfs/")] = body
             return self._answer(200)

@@ -34,7 +34,8 @@ class Fault:
     path: str  # a regular expression
     status: int = 0
     error: str = ""
-    lines: list[dict[str, Any]] = field(default_factory=list)  # streamed with status 200, then the end
+    lines: list[Any] = field(default_factory=list)  # streamed with status 200, then the end
+    body: bytes = b""  # answered in place of the error
     cut_after: int | None = None  # body bytes, after which the connection is cut
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
@@ -111,6 +112,8 @@ class _Handler(LoopbackHandler):
         self.rfile.read(length)
         if fault.lines:
             self._stream(fault.lines)
+        elif fault.body:
+            self.answer(fault.status, fault.body)
         else:
             self._answer(fault.status, {"error": fault.error}, fault.headers)
 
@@ -214,7 +217,7 @@ class _Handler(LoopbackHandler):
             self._answer(NOT_FOUND, {"error": f"model {asked['model']!r} not found"})
         return model
 
-    def _stream(self, lines: list[dict[str, Any]]) -> None:
+    def _stream(self, lines: list[Any]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Connection", "close")

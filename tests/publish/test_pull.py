@@ -89,7 +89,7 @@ def test_what_is_no_model_is_not_pulled(manifest: bytes, registry: FaultyRegistr
         fetch(registry.host, tmp_path / "store", "ada/medllama")
 
 
-@pytest.mark.parametrize("size", [-1, "many", None])
+@pytest.mark.parametrize("size", [-1, "many", None, float("inf")])
 def test_a_manifest_with_a_size_that_is_none_is_not_pulled(
     size: object, registry: FaultyRegistry, packaged: Path, tmp_path: Path
 ) -> None:
@@ -200,12 +200,31 @@ def test_interrupted_and_started_again_fetches_what_is_left(
     assert not any(BLOB in path for _, path, _ in registry.log), "what came is not fetched twice"
 
 
+def test_a_model_that_medllama_did_not_make_is_not_replaced(
+    registry: FaultyRegistry, packaged: Path, tmp_path: Path
+) -> None:
+    send(packaged, registry.host)
+    taken = tmp_path / "store/manifests/registry.ollama.ai/library/med/f16"
+    taken.parent.mkdir(parents=True)
+    taken.write_text("{}")
+    registry.log.clear()
+    with pytest.raises(InputError, match="already has a model med:f16 that medllama did not make"):
+        fetch(registry.host, tmp_path / "store", name="med")
+    with pytest.raises(InputError, match="has the tag f16, and F16 differs from it"):
+        fetch(registry.host, tmp_path / "store", name="med:F16")
+    assert taken.read_text() == "{}"
+    assert not any(BLOB in path for _, path, _ in registry.log)
+
+
 def test_a_tag_that_is_not_there(registry: FaultyRegistry, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{registry.host} has no ada/medllama:v9"):
         fetch(registry.host, tmp_path / "store", "ada/medllama:v9")
 
 
-@pytest.mark.parametrize(("source", "to"), [("ada/med", "store:x"), ("registry:localhost:5000/ada/med", "x")])
+@pytest.mark.parametrize(
+    ("source", "to"),
+    [("ada/med", "store:x"), ("registry:localhost:5000/ada/med", "x"), ("registry:localhost:5000/Ada/med", "store:x")],
+)
 def test_other_kinds_of_places_are_told_the_right_form(source: str, to: str) -> None:
     with pytest.raises(InputError) as refused:
         pull(PullConfig(source=source, to=to))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import huggingface_hub.constants
 import huggingface_hub.utils._http as hub_http
 import pytest
+from huggingface_hub import HfApi
 
 from medllama.errors import InputError, MedllamaError, ResourceError
 from publish.config import PublishConfig
@@ -107,6 +109,14 @@ def test_another_repository_is_not_written_over(hub: FakeHub, packaged: Path) ->
         ("POST", "repos/create", 403, InputError, "says 403", "is ada yours"),
         ("POST", "objects/batch", 413, ResourceError, "uploading failed: .* says 413", "quota"),
         ("PUT", "/lfs/", 500, ResourceError, "says 500", "not sent twice"),
+        (
+            "PUT",
+            "/lfs/",
+            400,
+            ResourceError,
+            "says 400",
+            "run the same command again",
+        ),  # what arrived is not what was sent
         ("POST", "/commit/", 500, ResourceError, "uploading failed: .* says 500", "run the same command again"),
         ("POST", "/commit/", 429, ResourceError, "says 429", "run the same command again"),
     ],
@@ -129,6 +139,24 @@ def test_a_fault_is_told_and_leaves_no_half_model(
     hub.faults.clear()
     send(packaged)
     assert "medllama-Q4_K_M.gguf" in hub.repositories["ada/MedLlama"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "repos/create"),
+        ("GET", "/tree/"),
+        ("POST", "/preupload/"),
+        ("POST", "objects/batch"),
+        ("POST", "/commit/"),
+    ],
+)
+def test_another_service_in_the_hubs_place_is_told(method: str, path: str, hub: FakeHub, packaged: Path) -> None:
+    hub.faults[method, path] = [7]
+    with pytest.raises(ResourceError, match=f"{hub.url} does not answer as the hub does") as refused:
+        send(packaged)
+    assert refused.value.hint == "is HF_ENDPOINT right?"
+    assert set(hub.repositories.get("ada/MedLlama", {})) <= {".gitattributes"}
 
 
 def test_a_wrong_token_is_told(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,8 +195,40 @@ def _breaks(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch, cut: 
     hub.url = direct
     monkeypatch.setenv("HF_ENDPOINT", direct)
     files = set(hub.repositories.get("ada/MedLlama", {})) - {".gitattributes"}
-    assert files in (set(), {path.name for path in packaged.iterdir()} | {"template", "system", "params"})
+    assert files in (set(), whole(packaged))
     return is_broken
+
+
+def test_two_publishes_at_once_end_whole(hub: FakeHub, packaged: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(send, packaged) for _ in range(2)]
+    assert all("files in hf.co/ada/MedLlama" in done.result()["line"] for done in both)
+    assert whole(packaged) <= set(hub.repositories["ada/MedLlama"])
+
+
+def test_interrupted_and_started_again_sends_what_is_left(
+    hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = HfApi.create_commit
+
+    def interrupted(self: HfApi, repository: str, operations: list[Any], **given: Any) -> None:
+        self.preupload_lfs_files(repository, operations)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "create_commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        send(packaged)
+    assert set(hub.repositories["ada/MedLlama"]) == {".gitattributes"}
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    hub.log.clear()
+    send(packaged)
+    assert whole(packaged) <= set(hub.repositories["ada/MedLlama"])
+    assert not any(path.startswith("/lfs/") for _, path in hub.log), "what arrived is not sent twice"
+
+
+def whole(packaged: Path) -> set[str]:
+    """What a repository of the package has."""
+    return {path.name for path in packaged.iterdir()} | {"template", "system", "params"}
 
 
 def test_nobody_listens(hub: FakeHub, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,13 @@ LASTING: dict[str, tuple[Fault, type[MedllamaError], str]] = {
     "500 at show": (Fault("POST", "show", 500, "boom"), ResourceError, "boom"),
     "500 at a prompt": (Fault("POST", "chat", 500, "llama runner terminated"), ResourceError, "llama runner terminated"),
     "401": (Fault("POST", "show", 401, "unauthorized"), ResourceError, "unauthorized"),
+    "403": (Fault("POST", "create", 403, "forbidden"), ResourceError, "creating .* failed at .*: forbidden"),
+    "429 at create": (Fault("POST", "create", 429, "busy"), ResourceError, "creating .* failed at .*: busy"),
+    "a page in the place of an answer": (Fault("GET", "tags", 200, body=b"<html>"), ResourceError, "is not one of Ollama's"),
+    "another service's models": (Fault("GET", "tags", 200, body=b"[]"), ResourceError, "is not one of Ollama's"),
+    "another service's model": (Fault("POST", "show", 200, body=b'{"license": 7}'), ResourceError, "is not one of Ollama's"),
+    "a page while it streams": (Fault("POST", "create", 200, body=b"<html>"), ResourceError, "is not one of Ollama's"),
+    "a stream of something else": (Fault("POST", "create", lines=[[7]]), ResourceError, "is not one of Ollama's"),
     "500 at copy": (Fault("POST", "copy", 500, "boom"), ResourceError, "naming ada/med:latest failed"),
 }  # fmt: skip
 
@@ -344,6 +351,48 @@ def test_what_a_push_cannot_mend_by_trying_again_is_told_at_once(
     assert server.hub == {}
 
 
+@pytest.mark.parametrize("body", [b"<html>", b"[7]", b'{"status": 7}'])
+def test_a_push_that_is_answered_with_something_else_is_told(body: bytes, server: FakeOllama, packaged: Path) -> None:
+    server.faults = [Fault("POST", "push", 200, body=body, times=10_000)]
+    with pytest.raises(ResourceError, match="pushing ada/med:latest failed 6 times"):
+        send(packaged, "ollama-hub:ada/med")
+
+
+def test_the_hub_needs_a_server_and_one_that_is_new_enough(
+    server: FakeOllama, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.version = "0.5.4"
+    with pytest.raises(ResourceError, match=r"is 0\.5\.4, and 0\.5\.5 is needed"):
+        send(packaged, "ollama-hub:ada/med")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{free.getsockname()[1]}")
+    with pytest.raises(ResourceError, match="no Ollama server answers at"):
+        send(packaged, "ollama-hub:ada/med")
+    assert server.hub == server.models == {}
+
+
+def test_two_pushes_at_once_end_whole(server: FakeOllama, packaged: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        both = [pool.submit(send, packaged, "ollama-hub:ada/med") for _ in range(2)]
+    assert [done.result()["name"] for done in both] == ["ada/med", "ada/med"]
+    assert sorted(server.hub) == sorted(server.models) == NAMES
+
+
+def test_a_push_that_was_interrupted_goes_on_with_what_is_there(
+    server: FakeOllama, packaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = OllamaServer.push
+    interrupt_the_second(monkeypatch, "push")
+    with pytest.raises(KeyboardInterrupt):
+        send(packaged, "ollama-hub:ada/med")
+    assert list(server.hub) == ["ada/med:latest"]
+    monkeypatch.setattr(OllamaServer, "push", push)
+    server.log.clear()
+    send(packaged, "ollama-hub:ada/med")
+    assert sorted(server.hub) == NAMES
+    assert not any(method == "POST" and "/blobs/" in path for method, path in server.log), "nothing is sent twice"
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_push_to_a_busy_server_is_tried_again(status: int, server: FakeOllama, packaged: Path) -> None:
     server.faults = [Fault("POST", "push", status, "busy", times=3)]
@@ -392,16 +441,22 @@ def test_two_publishes_at_once_end_whole(server: FakeOllama, packaged: Path) -> 
     assert sorted(server.models) == NAMES
 
 
-def test_interrupted_and_started_again(server: FakeOllama, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy, left = OllamaServer.copy, [1]
+def interrupt_the_second(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """The first call of a method goes through, the second ends as with Ctrl-C."""
+    real, left = getattr(OllamaServer, method), [1]
 
     def interrupted(*arguments: Any) -> None:
         if not left:
             raise KeyboardInterrupt
         left.pop()
-        copy(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(OllamaServer, "copy", interrupted)
+    monkeypatch.setattr(OllamaServer, method, interrupted)
+
+
+def test_interrupted_and_started_again(server: FakeOllama, packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = OllamaServer.copy
+    interrupt_the_second(monkeypatch, "copy")
     with pytest.raises(KeyboardInterrupt):
         send(packaged)
     assert list(server.models) == ["ada/med:latest"], "whole, and what was not checked is gone"

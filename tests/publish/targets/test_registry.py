@@ -146,6 +146,18 @@ def test_a_place_that_cannot_be_told_from_zero_begins_again(registry: FaultyRegi
     assert sum(path.endswith("/uploads/") for _, path, _ in registry.log) == 11
 
 
+def test_a_size_that_is_no_number_is_as_if_the_blob_were_not_there(registry: FaultyRegistry, packaged: Path) -> None:
+    registry.faults = [Fault("HEAD", MODEL_BLOB, 200, {"Content-Length": "many"})]
+    send(packaged, registry.host)
+    assert sorted(registry.manifests) == TAGS
+
+
+def test_a_registry_that_sends_in_circles_is_told(registry: FaultyRegistry, packaged: Path) -> None:
+    registry.faults = [Fault("GET", "manifests", 307, {"Location": "/v2/ada/medllama/manifests/latest"}, times=10_000)]
+    with pytest.raises(ResourceError, match="failed 6 times: Exceeded maximum allowed redirects"):
+        send(packaged, registry.host)
+
+
 @pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "GET"])
 def test_an_answer_that_is_lost_is_asked_for_again(registry: FaultyRegistry, packaged: Path, method: str) -> None:
     registry.faults = [Fault(method, "/", cut_after=0, times=3)]
@@ -192,6 +204,7 @@ LASTING: dict[str, tuple[Fault, type[MedllamaError], str, str]] = {
     "413": (Fault("PATCH", UPLOAD, 413), ResourceError, "even 65,536 bytes are too much", "client_max_body_size"),
     "507": (Fault("PATCH", UPLOAD, 507), ResourceError, "its disk is full", "free some space"),
     "digest": (Fault("PUT", UPLOAD, 400, error="DIGEST_INVALID"), CheckFailed, "what arrived is not what was sent", "again"),
+    "no place": (Fault("PATCH", UPLOAD, 202, {"Location": "http://[half"}), ResourceError, "failed 6 times: ", "run the same"),
     "manifest refused": (Fault("PUT", "manifests", 400, error="MANIFEST_INVALID"), ResourceError, "MANIFEST_INVALID", "OCI"),
 }  # fmt: skip
 
@@ -319,7 +332,10 @@ def test_a_registry_that_lists_no_tags_is_published_to(registry: FaultyRegistry,
     assert sorted(registry.manifests) == TAGS
 
 
-@pytest.mark.parametrize("manifest", [b"{", b"[]", b'{"layers": [7]}', b'{"layers": [{"mediaType": "a"}]}'])
+@pytest.mark.parametrize(
+    "manifest",
+    [b"{", b"[]", b'{"layers": [7]}', b'{"layers": [{"mediaType": 7, "digest": 7, "size": 7}]}', b"[" * 9999],
+)
 def test_what_is_no_manifest_of_ours_is_not_taken_over(
     registry: FaultyRegistry, packaged: Path, manifest: bytes
 ) -> None:
