@@ -4,9 +4,9 @@
     found.fields                        {"Messages", "Role", "Content"}
     found.texts                         the fixed texts in their order, those in quotes too
 
-What is refused here Go refuses too, which the tests hold against Go itself. Left to Go are the inside of numbers and of characters
-in single quotes, templates defined twice, and what only running shows: types, and the number of arguments. Followed: lex.go
-and parse.go of text/template/parse in Go's standard library; the functions are those of Ollama's template/template.go.
+What is refused here Go refuses too, which the tests hold against Go itself. Left to Go are the inside of numbers, templates that
+are defined twice, and what only running shows: types, and the number of arguments. Followed: lex.go and parse.go of
+text/template/parse in Go's standard library; the functions are those of Ollama's template/template.go.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ KEYWORDS = (*BRANCHES, *NAMED, *JUMPS, "else", "end")
 OPEN, CLOSE = re.compile(r"\{\{(?:-[ \t\r\n])?"), re.compile(r"(?:[ \t\r\n]+-|[ \t\r\n]*)\}\}")
 COMMENT = re.compile(r"/\*(?:(?!\*/).)*\*/(?:[ \t\r\n]-)?\}\}", re.DOTALL)
 SPACES, DECLARES = re.compile(r"[ \t\r\n]*"), re.compile(r"[ \t\r\n]*(:=|=|,)")
+ESCAPE = r"\\[abfnrtv]|\\[0-7]{3}|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}"
 TOKEN = re.compile(
-    r"""(?P<quoted>"(?:[^"\\\n]|\\(?:[abfnrtv\\"]|[0-7]{3}|x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}))*"|`[^`]*`)
-      | (?P<character>'(?:[^'\\\n]|\\.)+')
+    rf"""(?P<quoted>"(?:[^"\\\n]|\\["\\]|{ESCAPE})*"|`[^`]*`)
+      | (?P<character>'(?:[^'\\\n]|\\['\\]|{ESCAPE})')
       | (?P<number>[+-]?\.?[0-9](?:[\w.]|[+-](?=[\w.]))*)
-      | (?P<field>\.\w+)
-      | (?P<dot>\.)
-      | (?P<variable>\$\w*)
-      | (?P<word>\w+)
+      | (?: (?P<field>\.\w+) | (?P<dot>\.) | (?P<variable>\$\w*) | (?P<word>\w+) ) (?=[ \t\r\n.,|:()}}]|\Z)
       | (?P<mark>:=|[=|(),])""",
     re.VERBOSE,
 )
@@ -102,7 +100,8 @@ class _Reader:
         assert blanks is not None, "none is a match too"
         if not (token := TOKEN.match(self.text, blanks.end())):
             rest = self.text[blanks.end() : blanks.end() + 12]
-            raise self.error(f"an action cannot hold {rest!r}" if rest else "an action is not closed by }}")
+            advice = "; a text stands in double quotes" if rest.startswith("'") else ""
+            raise self.error(f"an action cannot hold {rest!r}{advice}" if rest else "an action is not closed by }}")
         self.start, self.position, self.is_apart = token.start(), token.end(), bool(blanks[0])
         self.kind = token[0] if token.lastgroup == "mark" else str(token.lastgroup)
         self.token = token[0]
