@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from medllama.chat import load_chat
-from medllama.errors import CheckFailed, InputError, MedllamaError, UnsupportedError
+from medllama.config import build
+from medllama.errors import CheckFailed, InputError, MedllamaError, RecipeError, UnsupportedError
 from medllama.files import sha256_file
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.go_template import derive_go_template
@@ -313,3 +314,13 @@ def test_a_model_without_a_chat_format_gets_prompts_as_they_are(made: Callable[.
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
 def test_the_sums_are_in_the_format_of_sha256sum(made: Callable[..., Made]) -> None:
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=made().package(), check=True)
+
+
+def test_a_configuration_that_makes_no_package_is_refused_at_once() -> None:
+    values = {"certificate": "certificate.json", "output_dir": "package", "temperature": "-1"}
+    with pytest.raises(RecipeError) as refused:
+        build(PackageConfig, values, origin="medllama package")
+    assert refused.value.problems == [
+        "gguf: name the files to package, or a Modelfile to make it from",
+        "temperature: -1.0 is below 0",
+    ]
