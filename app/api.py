@@ -108,7 +108,7 @@ def router(engine: Engine, usual: Sampling, system: str) -> APIRouter:
 
     @routes.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        return HTMLResponse(docs_html(request.app.openapi()))
+        return HTMLResponse(docs_html(request.app.openapi(), str(request.base_url)))
 
     return routes
 

@@ -6,78 +6,86 @@ Swagger's own page takes its scripts from a CDN. /openapi.json is there for tool
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from typing import Any
 
 STYLE = """
   :root { color-scheme: light dark; }
-  body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
+  body { max-width: 52rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
   code, pre { font-family: ui-monospace, monospace; font-size: 0.9rem; }
   h2 code { font-size: 1.2rem; }
-  pre { padding: 0.75rem; overflow-x: auto; border: 1px solid #8888; border-radius: 6px; }
+  pre { padding: 0.75rem; white-space: pre-wrap; border: 1px solid #8888; border-radius: 6px; }
   table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
-  th, td { text-align: left; vertical-align: top; padding: 0.25rem 0.5rem; border-bottom: 1px solid #8884; }
+  td { vertical-align: top; padding: 0.25rem 0.5rem; border-bottom: 1px solid #8884; }
+  td:first-child { width: 34%; }
   section { margin-top: 2.5rem; }
 """
 EXAMPLE = {"messages": [{"role": "user", "content": "What is gout?"}]}
+BOUNDS = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("maxLength", "of at most"))
 
 
-def docs_html(schema: dict[str, Any]) -> str:
-    """Every route with its fields and a command that tries it."""
-    sections = "".join(
-        _route(path, method, route, schema)
-        for path, methods in schema["paths"].items()
-        for method, route in methods.items()
-    )
+def docs_html(schema: dict[str, Any], server: str) -> str:
+    """Every route of the API at `server` (a URL that ends with /) with a command that tries it, the errors, and every object."""
+    routes = [(path, method, route) for path, them in schema["paths"].items() for method, route in them.items()]
+    shown = "".join(_route(path, method, route, server) for path, method, route in routes)
+    kinds = "".join(_kind_section(name, kind) for name, kind in schema["components"]["schemas"].items())
+    errors = {status: it["description"] for _, _, route in routes for status, it in route["responses"].items()}
+    rows = [(escape(status), escape(told)) for status, told in errors.items() if status != "200"]
+    title = escape(schema["info"]["title"])
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(schema["info"]["title"])}</title>
+<html lang="en"><head><meta charset="utf-8"><title>{title}: the API</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>
-<body><h1>{escape(schema["info"]["title"])}</h1><p>{escape(schema["info"]["description"])}</p>
-<p><a href="openapi.json">openapi.json</a> is this for programs.</p>{sections}</body></html>"""
+<body><h1>{title}: the API</h1><p>{escape(schema["info"]["description"])}</p>
+<p><a href="openapi.json">openapi.json</a> is this for programs.</p>{shown}
+<section><h2>Errors</h2><p>Each is an <a href="#ErrorAnswer">ErrorAnswer</a>.</p>{_table(rows)}</section>
+{kinds}</body></html>"""
 
 
-def _route(path: str, method: str, route: dict[str, Any], schema: dict[str, Any]) -> str:
-    body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    answer = route["responses"]["200"].get("content", {}).get("application/json", {}).get("schema")
-    command = f"curl $SERVER{path}"
+def _route(path: str, method: str, route: dict[str, Any], server: str) -> str:
+    body = _content(route.get("requestBody", {}))
+    command = f"curl {server}{path.removeprefix('/')}"
     if body is not None:
-        example = EXAMPLE if "model" not in _fields(body, schema) else {"model": "NAME", **EXAMPLE}
+        example = {"model": "NAME", **EXAMPLE} if "Completion" in body["$ref"] else EXAMPLE
         command += f" -H 'Content-Type: application/json' -d '{json.dumps(example)}'"
-    errors = "".join(
-        f"<tr><td>{escape(status)}</td><td>{escape(told['description'])}</td></tr>"
-        for status, told in route["responses"].items()
-        if status != "200"
-    )
+    takes = f"It takes a {_kind(body)} and" if body is not None else "It"
+    told = re.sub("`(.+?)`", r"<code>\1</code>", escape(f"{route['summary']}. {route.get('description', '')}"))
     return f"""<section><h2><code>{method.upper()} {escape(path)}</code></h2>
-<p>{escape(route["summary"])}. {escape(route.get("description", ""))}</p><pre>{escape(command)}</pre>
-{_table("The request", body, schema)}{_table("The answer", answer, schema)}
-{f"<h3>Errors</h3><table>{errors}</table>" if errors else ""}</section>"""
+<p>{told} {takes} gives a {_kind(_content(route["responses"]["200"]) or {})}.</p><pre>{escape(command)}</pre></section>"""
 
 
-def _fields(reference: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    name = reference.get("$ref", "").rpartition("/")[2]
-    return dict(schema["components"]["schemas"].get(name, {}).get("properties", {}))
+def _content(part: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema of a request's or an answer's JSON."""
+    found: dict[str, Any] | None = part.get("content", {}).get("application/json", {}).get("schema")
+    return found
 
 
-def _table(title: str, reference: dict[str, Any] | None, schema: dict[str, Any]) -> str:
-    fields = _fields(reference, schema) if reference else {}
-    rows = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(_kind(field))}</td>"
-        f"<td>{escape(field.get('description', ''))}</td></tr>"
-        for name, field in fields.items()
-    )
-    return f"<h3>{title}</h3><table>{rows}</table>" if rows else ""
+def _kind_section(name: str, kind: dict[str, Any]) -> str:
+    """What an object consists of."""
+    rows = []
+    for field, it in kind.get("properties", {}).items():
+        needed = "needed: " if field in kind.get("required", ()) else ""
+        told = f"; {escape(it['description'])}" if "description" in it else ""
+        rows.append((f"<code>{escape(field)}</code>", f"{needed}{_kind(it)}{told}"))
+    return f'<section id="{escape(name)}"><h2>{escape(name)}</h2>{_table(rows)}</section>'
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return f"<table>{''.join(f'<tr><td>{name}</td><td>{told}</td></tr>' for name, told in rows)}</table>"
 
 
 def _kind(field: dict[str, Any]) -> str:
-    """A field's type in words, with its bounds."""
+    """A field's type as HTML, with its bounds."""
     if "anyOf" in field:
         return " or ".join(_kind(it) for it in field["anyOf"] if it.get("type") != "null")
     if "$ref" in field:
-        return str(field["$ref"].rpartition("/")[2])
+        name = escape(str(field["$ref"].rpartition("/")[2]))
+        return f'<a href="#{name}">{name}</a>'
     if field.get("type") == "array":
         return f"list of {_kind(field.get('items', {}))}"
+    if "enum" in field:
+        return " or ".join(escape(json.dumps(it)) for it in field["enum"])
     if "const" in field:
-        return json.dumps(field["const"])
-    names = (("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"), ("maxLength", "at most"))
-    return " ".join([str(field.get("type", "")), *(f"{word} {field[key]}" for key, word in names if key in field)])
+        return escape(json.dumps(field["const"]))
+    bounds = (f"{word} {field[key]:.10g}" for key, word in BOUNDS if key in field)
+    return escape(" ".join([str(field.get("type", "")), *bounds]))

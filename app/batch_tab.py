@@ -62,7 +62,7 @@ class BatchTab:
     def opened(self, text: str | None) -> str:
         """The text of the file that the browser read; it has none of a file that is no text or too large."""
         if text is None:
-            raise told(f"The file is no text in UTF-8, or larger than {batch.MOST_CHARACTERS:,} bytes.", "Not opened")
+            raise told(f"The file is no text in UTF-8, or larger than {batch.MOST_CHARACTERS:,} bytes.")
         return text
 
     def begin(self, text: str, request: gradio.Request) -> list[Any]:
@@ -70,7 +70,7 @@ class BatchTab:
         try:
             batch.read_questions(text)
         except InputError as error:
-            raise told(error.sentence, "Not a list of questions") from None
+            raise told(error.sentence) from None
         self.desk.occupy(request)
         return [gradio.update(interactive=False), gradio.update(interactive=True)]
 
@@ -120,6 +120,6 @@ class BatchTab:
         """The answers so far as a text."""
         done, sampling, system = state
         if sampling is None:
-            raise told("Answer a list of questions first.", "Nothing to save")
+            raise told("Answer a list of questions first.")
         names = [voice.name for voice in self.desk.engine.voices]
         return str(write(batch.records_of(done, names, sampling, system)))

@@ -104,7 +104,12 @@ class BlindTab:
 
     def form(self) -> tuple[Any, list[Any], Any, Any, Any, Any]:
         """The judgement: which is better, how good each is, by whom, and whether the question may be kept."""
-        choice = gradio.Radio(CHOICES, label="Which answer is better?", elem_id="choice")
+        choice = gradio.Radio(
+            CHOICES,
+            label="Which answer is better?",
+            info="The scales and the comment may be left out.",
+            elem_id="choice",
+        )
         scales = []
         for name in SCALES:
             with gradio.Row():
@@ -155,7 +160,7 @@ class BlindTab:
         """Two of the models that can be asked, in any order."""
         there = [number for number, voice in enumerate(self.desk.engine.voices) if not voice.missing]
         if len(there) < 2:
-            raise told("Only one model can be asked.", "Nothing to compare")
+            raise told("Only one model can be asked.")
         one, other = secrets.SystemRandom().sample(there, 2)
         return one, other
 
@@ -168,11 +173,11 @@ class BlindTab:
         """Store the judgement, and show whose answers they were."""
         *scales, rater, comment, keep = given
         if blind is None or blind.is_rated:
-            raise told("Ask a question first.", "Nothing to rate")
+            raise told("Ask a question first.")
         if choice not in [value for _, value in CHOICES]:
-            raise told("Say which answer is better.", "No choice")
+            raise told("Say which answer is better.")
         if not rater.strip():
-            raise told("Type your name or initials: the results are also shown by rater.", "No rater")
+            raise told("Type your name or initials: the results are also shown by rater.")
         voices = [self.desk.engine.voices[number] for number in blind.numbers]
         names = [f"{scale}_{side}" for scale in SCALES for side in "ab"]
         versions = {"medllama": __version__, "llama-cpp-python": version("llama-cpp-python")}
@@ -188,8 +193,8 @@ class BlindTab:
                 versions=versions,
             )  # fmt: skip
         except MedllamaError as error:
-            raise told(error.sentence, "Not saved") from None
-        gradio.Info("The rating is saved" + (", with the question." if keep else ", without the question."))
+            raise told(error.sentence) from None
+        gradio.Success(f"The rating is saved, {'with' if keep else 'without'} the question.")
         rated = replace(blind, is_rated=True)
         sides = [
             replace(side, role=f"{side.role}: {self.desk.speakers[number].role}", file=self.desk.speakers[number].file)
@@ -200,11 +205,11 @@ class BlindTab:
     def rated(self, number: int, answer: Answer) -> RatedAnswer:
         """What repeats this answer: the files' digests, and how it ended."""
         config, voice = self.desk.config, self.desk.engine.voices[number]
-        is_file = config.backend == "llama.cpp"
         adapter = config.adapter_gguf if number == len(config.model) else None
         file = config.model[0 if adapter else number]
+        digest = sha256_of(Path(file)) if config.backend == "llama.cpp" else getattr(voice, "digest", None)
         return RatedAnswer(
-            voice.name, file, sha256_of(Path(file)) if is_file else None, str(adapter) if adapter else None,
+            voice.name, file, digest, str(adapter) if adapter else None,
             sha256_of(adapter) if adapter else None, voice.context_tokens, str(answer.stop), answer.tokens, answer.text,
         )  # fmt: skip
 
@@ -213,7 +218,7 @@ class BlindTab:
         try:
             rows = self.store.panel()
         except MedllamaError as error:
-            raise told(error.sentence, "No ratings") from None
+            raise told(error.sentence) from None
         raters = sorted({row["rater"] for row in rows})
         chosen = [row for row in preferences.latest(rows) if who in (EVERYBODY, row["rater"])]
         models = [voice.name for voice in self.desk.engine.voices]

@@ -97,7 +97,7 @@ class ConversationTab:
     def begin(self, question: str, turns: tuple[Turn, ...], picked: int, request: gradio.Request) -> list[Any]:
         """Take the question out of the box and show it, before any model has time for it."""
         if len(turns) >= MOST_TURNS:
-            raise told(f"A conversation has at most {MOST_TURNS} questions.", "Begin a new one")
+            raise told(f"A conversation has at most {MOST_TURNS} questions.")
         question = self.desk.begin(question, request)
         voices = self.speakers(picked)
         waiting, past = render.waiting_html(question, voices), render.earlier_html(turns, voices)
@@ -108,7 +108,7 @@ class ConversationTab:
     ) -> list[Any]:
         """Ask the newest question once more, with the next seed, which the settings then show."""
         if not turns:
-            raise told("Ask a question first.", "Nothing to answer again")
+            raise told("Ask a question first.")
         if temperature == 0:
             gradio.Info("At temperature 0 the answer stays the same. The settings have the temperature.")
         _, question, *rest = self.begin(turns[-1].question, turns[:-1], picked, request)

@@ -48,16 +48,16 @@ class Desk:
         """The question, if it can be asked now."""
         question = question.strip().encode(errors="replace").decode()  # a browser may cut an emoji in half
         if not question:
-            raise told("Type a question first.", "No question")
+            raise told("Type a question first.")
         if len(question) > MOST_QUESTION_CHARACTERS:
-            raise told(f"A question has at most {MOST_QUESTION_CHARACTERS:,} characters.", "Too long")
+            raise told(f"A question has at most {MOST_QUESTION_CHARACTERS:,} characters.")
         self.occupy(request)
         return question
 
     def occupy(self, request: gradio.Request) -> None:
         """This session is being answered from now on, until `free`."""
         if session(request) in self._stops:
-            raise told("Stop the answer first, or wait for it.", "Still answering")
+            raise told("Stop the answer first, or wait for it.")
         self._stops[session(request)] = Stop()
 
     def free(self, request: gradio.Request) -> None:
@@ -100,14 +100,14 @@ def session(request: gradio.Request) -> str:
     return str(request.session_hash)
 
 
-def told(message: str, title: str) -> gradio.Error:
+def told(message: str) -> gradio.Error:
     """An error that is the person's to mend, and none of the server's."""
-    return gradio.Error(escape(message), title=title, print_exception=False)
+    return gradio.Error(escape(message), print_exception=False)
 
 
 def warn(error: MedllamaError) -> None:
     """Show what is wrong, as text."""
-    gradio.Warning(escape(error.sentence), title="No answer")
+    gradio.Warning(escape(error.sentence))
 
 
 def messages(turns: Sequence[Turn], place: int, system: str, question: str) -> list[dict[str, str]]:

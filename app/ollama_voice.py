@@ -31,7 +31,8 @@ def open_ollama_voices(models: Sequence[str], host: str) -> Iterator[Voices]:
     for name in models:
         try:
             client.show(name)
-            voices.append(OllamaVoice(name, client, host))
+            digests = {it.model: it.digest for it in client.list().models}
+            voices.append(OllamaVoice(name, client, host, digests.get(name) or digests.get(f"{name}:latest")))
         except ollama.ResponseError as error:
             missing.append(no_model(name, error))
             voices.append(MissingVoice(name, missing[-1]))
@@ -48,13 +49,14 @@ def no_model(name: str, error: ollama.ResponseError) -> MedllamaError:
 
 
 class OllamaVoice:
-    """A model of the server."""
+    """A model of the server; `digest` is that of its manifest there."""
 
     missing = ""
     context_tokens = None
 
-    def __init__(self, name: str, client: ollama.Client, host: str) -> None:
+    def __init__(self, name: str, client: ollama.Client, host: str, digest: str | None) -> None:
         self.name = name
+        self.digest = digest
         self._client = client
         self._host = host.rstrip("/")
 
@@ -73,7 +75,8 @@ class OllamaVoice:
     def answer(
         self, messages: Sequence[Message], sampling: Sampling, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Answer]:
-        """As `Voice.answer`, a state per piece that the server sends; its own token counts stand in the last."""
+        """As `Voice.answer`, a state per piece that the server sends. Its own counts and seconds stand in the last: while other
+        voices have their turn here, it computes on."""
         started = time.perf_counter()
         answer, text = Answer(), ""
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
@@ -89,8 +92,10 @@ class OllamaVoice:
                     if answer.first_token_seconds is None:
                         answer = replace(answer, first_token_seconds=seconds)
                     if part.done:
+                        if part.eval_duration:  # nanoseconds
+                            seconds = (answer.first_token_seconds or 0.0) + part.eval_duration / 1e9
                         answer = replace(
-                            answer, stop="length" if part.done_reason == "length" else "end",
+                            answer, stop="length" if part.done_reason == "length" else "end", seconds=seconds,
                             tokens=part.eval_count or answer.tokens, prompt_tokens=part.prompt_eval_count or 0,
                         )  # fmt: skip
                     elif should_stop():

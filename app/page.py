@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import gradio
 
 from app import render
 from app.batch_tab import BatchTab
 from app.blind_tab import BlindTab
-from app.config import MOST_SEED, AppConfig
+from app.config import MOST_SEED, AppConfig, is_loopback
 from app.conversation_tab import ConversationTab
 from app.desk import MOST_QUESTION_CHARACTERS, Desk
 from app.engine import Engine
 from app.results_tab import ResultsTab
 
 MOST_EVENTS = 200  # of all pages at once; questions wait in a line of their own (app/line.py)
+OLLAMA = "An Ollama server answers: it may take what is typed, such as </s>, for the end of a turn."
 
 
 class Page:
@@ -23,17 +26,23 @@ class Page:
         names = [voice.name for voice in engine.voices]
         speakers = render.speakers(names, has_adapter=config.adapter_gguf is not None)
         self.desk = Desk(engine, config, speakers)
+        self.elsewhere = ""
         self.notes = [f"{voice.name} cannot be asked: {voice.missing}" for voice in engine.voices if voice.missing]
         if engine.voices.take_turns:
             self.notes.append(
                 "The models do not fit into memory together. They answer in turn: each is loaded before it answers."
             )
 
+        if config.backend == "ollama":
+            self.notes.append(OLLAMA)
+            if not is_loopback(urlsplit(config.ollama_host).hostname or ""):
+                self.elsewhere = config.ollama_host
+
     def blocks(self) -> gradio.Blocks:
         """The layout."""
         config = self.desk.config
         with gradio.Blocks(title=render.TITLE, analytics_enabled=False) as blocks:
-            gradio.HTML(render.heading(self.desk.speakers, self.notes))
+            gradio.HTML(render.heading(self.desk.speakers, self.notes, elsewhere=self.elsewhere))
             tabs = gradio.Tabs()
             with gradio.Accordion("Settings, the same for every model", open=False):
                 self.settings()
@@ -51,6 +60,7 @@ class Page:
                 if not is_one:
                     with gradio.Tab("Chat"):
                         ConversationTab(self.desk, prefix="chat-", label="Your message", is_picking=True).build()
+            gradio.HTML('<p class="foot"><a href="docs">How programs ask the same models</a></p>')
             blocks.unload(self.desk.leave)
         blocks.queue(max_size=MOST_EVENTS, default_concurrency_limit=None, api_open=False)
         return blocks
@@ -67,7 +77,7 @@ class Page:
                 info="0 takes the likeliest token each time",
             )  # fmt: skip
             top_p = gradio.Slider(
-                0.01, 1, max(0.01, config.top_p), step=0.01, label="Top-p", info="of use above temperature 0"
+                0.01, 1, max(0.01, config.top_p), step=0.01, label="Top-p", info="counts above temperature 0 only"
             )
         with gradio.Row():
             max_tokens = gradio.Number(config.max_tokens, label="Most tokens of an answer", precision=0, minimum=1)

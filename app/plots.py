@@ -11,14 +11,21 @@ WIDTH, LEFT, RIGHT, ROW, TOP = 640, 250, 24, 28, 10
 
 def table_html(head: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "") -> str:
     """A table that scrolls by itself where it is wider than the page."""
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    titles = "".join(f'<th scope="col"{_width(title)}>{escape(title)}</th>' for title in head)
+    body = "".join(
+        f"<tr>{''.join(f'<td{_width(str(cell))}>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
+    )
     told = f"<caption>{escape(caption)}</caption>" if caption else ""
     label = escape(caption or ", ".join(head))
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table>{told}<thead><tr>{titles}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _width(text: str) -> str:
+    """What keeps a long text from a column of one word a line."""
+    return f' style="min-width: {min(16, len(text) // 4)}rem"' if len(text) > 20 else ""
 
 
 def intervals_svg(

@@ -46,16 +46,16 @@ def speakers(files: Sequence[str], *, has_adapter: bool = False) -> list[Speaker
     return [Speaker(role, file) for role, file in zip(roles, files, strict=True)]
 
 
-def heading(voices: Sequence[Speaker], notes: Sequence[str] = ()) -> str:
-    """The top of the page; `notes` say what is unusual about the models."""
-    what = (
-        "One model" if len(voices) == 1 else " and ".join(voice.role.lower() for voice in voices[:2]) + ", side by side"
-    )
+def heading(voices: Sequence[Speaker], notes: Sequence[str] = (), *, elsewhere: str = "") -> str:
+    """The top of the page; `notes` say what is unusual about the models, `elsewhere` on which other machine they are."""
+    whose = " and ".join(voice.role.lower() for voice in voices) if len(voices) == 2 else f"{len(voices)} models"
+    what = "One model" if len(voices) == 1 else f"{whose}, side by side"
+    where = f"Questions go to {elsewhere}" if elsewhere else "It runs offline"
     told = "".join(f'<p class="notice" role="note">{escape(note)}</p>' for note in (NOTICE, *notes))
     return f"""
       <header class="top">
         <h1>medllama</h1>
-        <p>{escape(what[0].upper() + what[1:])}. It runs offline, and no question is kept unless you say so.</p>
+        <p>{escape(what[0].upper() + what[1:])}. {escape(where)}, and no question is kept here unless you say so.</p>
         {told}
       </header>"""
 
@@ -121,17 +121,17 @@ def _answer(answer: Answer, voice: Speaker) -> str:
     elif answer.stop:
         body = ""
     else:
-        body = '<p class="pending">Reading the question …</p>'
+        body = '<p class="pending">Waiting for the first word …</p>'
     if answer.error:
         body += f'<p class="failure" role="alert">{escape(answer.error)}</p>'
     return _card(voice, body, answer.figures, copy)
 
 
 def _card(voice: Speaker, body: str, footer: str, copy: str = "") -> str:
-    role = voice.role.partition(" ")[0].lower()
+    kind = "card base" if voice.role == "Base" else "card"
     remark = f'<p class="remark">{escape(voice.remark)}</p>' if voice.remark else ""
     return f"""
-      <article class="card {escape(role)}" aria-label="{escape(voice.role)}">
+      <article class="{kind}" aria-label="{escape(voice.role)}">
         <h3>{escape(voice.role)} <span class="file">{escape(voice.file)}</span></h3>
         {body}{remark}
         <footer><span>{escape(footer)}</span>{copy}</footer>

@@ -13,10 +13,21 @@ HEAD = f"<script>{(Path(__file__).parent / 'page.js').read_text(encoding='utf-8'
 
 
 def theme() -> gradio.themes.Base:
-    """Fonts of the system, so that none is fetched; grays that keep a contrast of 4.5 and more."""
+    """Fonts of the system, so that none is fetched; text with a contrast of 4.5 and more, edges of what can be used with 3."""
     return gradio.themes.Base(
         primary_hue="teal", neutral_hue="slate", radius_size="sm", font=SYSTEM_FONTS, font_mono=FIXED_FONTS
     ).set(
+        input_border_width="1px",
+        input_border_color="*neutral_500",
+        input_border_color_dark="*neutral_500",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        checkbox_background_color_selected="*primary_700",
+        checkbox_background_color_selected_dark="*primary_500",
+        checkbox_border_color_selected="*primary_700",
+        checkbox_border_color_selected_dark="*primary_500",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_500",
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",

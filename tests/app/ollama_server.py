@@ -26,6 +26,10 @@ class Handler(LoopbackHandler):
     ollama: OllamaServer
     protocol_version = "HTTP/1.0"  # an answer ends with its connection
 
+    def do_GET(self) -> None:
+        models = [{"name": f"{it}:latest", "model": f"{it}:latest", "digest": it * 16} for it in MODELS]
+        self.tell(200, {"models": models})
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if body["model"] not in MODELS:
@@ -59,7 +63,9 @@ class Handler(LoopbackHandler):
                     time.sleep(0.01)
             done = {"done": True, "done_reason": "stop" if words <= limit else "length"}
             self.line(
-                done | {"message": {"role": "assistant", "content": ""}, "eval_count": 5, "prompt_eval_count": 12}
+                done
+                | {"message": {"role": "assistant", "content": ""}, "eval_count": 5, "prompt_eval_count": 12}
+                | {"eval_duration": 250_000_000}
             )
         except OSError:
             self.ollama.left.append(question)

@@ -55,4 +55,8 @@ def test_an_answer_is_stored_with_the_digests_of_its_files(tmp_path: Path) -> No
     assert (plain.file, plain.sha256, plain.adapter, plain.adapter_sha256) == (str(base), digest[base], None, None)
     assert (adapted.file, adapted.sha256) == (str(base), digest[base])
     assert (adapted.adapter, adapted.adapter_sha256) == (str(adapter), digest[adapter])
+    served = Counting("base", 1)
+    served.digest = "abc"  # type: ignore[attr-defined]
+    on_a_server = tab_of(tmp_path, served, Counting("tuned", 1), backend="ollama").rated(0, Answer("text", stop="end"))
+    assert on_a_server.sha256 == "abc"
     assert (adapted.model, adapted.context_tokens, adapted.stop, adapted.tokens) == ("lora", 100, "end", 2)

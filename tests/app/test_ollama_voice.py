@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.conversation import Answer, Sampling
-from app.ollama_voice import open_ollama_voices
+from app.ollama_voice import OllamaVoice, open_ollama_voices
 from app.voices import Voices
 from medllama.errors import InputError, ResourceError
 from tests.app.ollama_server import OllamaServer, ollama_server
@@ -44,6 +44,7 @@ def test_an_answer_streams_with_the_settings_of_the_page(voices: Voices, server:
     assert (last.text, last.stop) == ("tuned1 tuned2 tuned3 tuned4 tuned5", "end")
     assert (last.tokens, last.prompt_tokens) == (5, 12)
     assert last.first_token_seconds is not None
+    assert last.tokens_per_second == pytest.approx(20), "5 tokens in the server's own 0.25 s"
     (asked,) = server.asked
     assert (asked["model"], asked["messages"]) == ("tuned", question("Gout?"))
     assert asked["options"] == {"temperature": 0.5, "top_p": 0.9, "seed": 7, "num_predict": 100}
@@ -89,6 +90,10 @@ def test_a_server_or_a_model_that_is_not_there_is_named(server: OllamaServer) ->
     with pytest.raises(ResourceError, match=r"no Ollama server answers at http://127\.0\.0\.1:9"):  # noqa: SIM117
         with open_ollama_voices(["base"], "http://127.0.0.1:9"):
             pass
+
+
+def test_a_model_is_known_by_the_servers_digest_of_it(voices: Voices) -> None:
+    assert [voice.digest for voice in voices if isinstance(voice, OllamaVoice)] == ["base" * 16, "tuned" * 16]
 
 
 def test_the_app_serves_the_models_of_an_ollama_server(server: OllamaServer) -> None:

@@ -84,23 +84,28 @@ def test_the_newest_of_the_earlier_turns_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "has_adapter", "roles"),
+    ("files", "has_adapter", "roles", "told"),
     [
-        (["one"], False, ["Model"]),
-        (["base", "tuned"], False, ["Base", "Tuned"]),
-        (["base", "a", "b"], False, ["Base", "Model 2", "Model 3"]),
-        (["base", "lora"], True, ["Base", "Base with adapter"]),
+        (["one"], False, ["Model"], "One model. It runs offline"),
+        (["base", "tuned"], False, ["Base", "Tuned"], "Base and tuned, side by side. "),
+        (["base", "a", "b"], False, ["Base", "Model 2", "Model 3"], "3 models, side by side. "),
+        (["base", "lora"], True, ["Base", "Base with adapter"], "Base and base with adapter, side by side. "),
     ],
 )
-def test_the_first_of_several_voices_is_the_base(files: list[str], has_adapter: bool, roles: list[str]) -> None:
+def test_the_first_of_several_voices_is_the_base(
+    files: list[str], has_adapter: bool, roles: list[str], told: str
+) -> None:
     voices = speakers(files, has_adapter=has_adapter)
     assert [voice.role for voice in voices] == roles
     assert [voice.file for voice in voices] == files
+    assert empty_html(voices).count('class="card base"') == (len(files) > 1)
     assert "no medical device" in heading(voices)
+    assert told in heading(voices)
+    assert "Questions go to http://far, and no question is kept here" in heading(voices, elsewhere="http://far")
     assert ("On a quantized base this is not the certified merged file" in empty_html(voices)) == has_adapter
 
 
 def test_an_answer_without_text_says_so() -> None:
     assert "(no text)" in turn_html(Turn("?", "", (Answer(stop="end"),)), [Speaker("Model", "one")])
-    assert "Reading the question" in waiting_html("?", [Speaker("Model", "one")])
+    assert "Waiting for the first word" in waiting_html("?", [Speaker("Model", "one")])
     assert "Waiting: 2 questions are answered first." in waiting_html("?", [Speaker("Model", "one")], 2)
