@@ -63,7 +63,9 @@ class TrainConfig:
     max_steps: int | None = option(None, help="stop after this many optimizer steps instead")
     batch_size: int = option(16, help="records, or packed rows, per optimizer step and device")
     gradient_accumulation: int = option(1, help="batches whose gradients are added up for one optimizer step")
-    max_length: int = option(1024, help="longest record, or packed row, in tokens; longer records are cut and counted")
+    max_length: int = option(
+        1024, help="longest record, or packed row, in tokens; longer texts are split, longer conversations cut"
+    )
     packing: bool = option(False, help="fill rows of max_length tokens with whole records that do not see each other")
     learning_rate: float = option(2e-4, help="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = option("cosine", help="learning rate after the warm-up")
@@ -141,6 +143,8 @@ class TrainConfig:
             for name in counts
             if values[name] is not None and values[name] < 1
         ]
+        if self.max_length == 1:
+            found.append("max_length: expected at least 2, found 1: the first token of a record is never learned")
         # Written as "not inside" so that a NaN is outside.
         found += [
             f"{name}: expected a number above 0, found {values[name]}"

@@ -95,6 +95,8 @@ def _token_counter(train: Any, base: Path | None) -> Callable[[dict[str, Any]], 
         else:
             texts = [message["content"] for message in messages] or [record.get("text", "")]
             found = round(sum(map(len, texts)) / CHARACTERS_PER_TOKEN) + TEMPLATE_TOKENS * bool(messages)
-        return min(found, int(train.max_length))
+        return (
+            min(found, int(train.max_length)) if messages else found
+        )  # a longer text is split, and nothing of it lost
 
     return count

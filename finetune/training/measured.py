@@ -11,10 +11,8 @@ import json
 import random
 from pathlib import Path
 
-import numpy
-
 from finetune.train_config import TrainConfig
-from finetune.training.tokenized import Tokenized, TokenizedRecord
+from finetune.training.tokenized import Tokenized, tokenized
 from finetune.training.training_data import CheckedBase, Phase
 
 GENERAL_TEXT = Path(__file__).with_name("general_text.md")
@@ -43,11 +41,8 @@ def general_text(base: CheckedBase) -> Tokenized:
     encoder = base.encoder(base.context)
     records = []
     for number, paragraph in enumerate(general_paragraphs()):
-        labelled = encoder.encode({"text": paragraph}, f"{GENERAL_TEXT.name}:{number + 1}")
-        ids, labels = (
-            numpy.array(row[: encoder.max_length], numpy.int32) for row in (labelled.input_ids, labelled.labels)
-        )
-        records.append(TokenizedRecord(ids, labels, json.dumps(number)))
+        text = encoder.encode({"text": paragraph}, f"{GENERAL_TEXT.name}:{number + 1}")
+        records += [tokenized(piece, json.dumps(number)) for piece in encoder.pieces(text)]
     return Tokenized(records)
 
 

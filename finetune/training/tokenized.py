@@ -1,10 +1,10 @@
 """Records to what the trainer gets: ids, and labels where the model is to learn.
 
-    records.jsonl -> Tokenized(records, truncated, dropped)
+    records.jsonl -> Tokenized(records, truncated, dropped, split)
 
-A conversation learns its answers and their end tokens (`medllama.chat`); a text learns everything. Both become ids here and
-nowhere else, so that what is trained on is what llama.cpp will read. Imports no torch: a fault in the data shows before
-anything heavy is loaded.
+A conversation learns its answers and their end tokens (`medllama.chat`); a text learns everything. Longer than the maximum, a
+conversation is cut, and a text continues in the next record: nothing of it is lost. Both become ids here and nowhere else, so that
+what is trained on is what llama.cpp will read. Imports no torch: a fault in the data shows before anything heavy is loaded.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ class TokenizedRecord:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """The records of one file, with how many were cut at the maximum length and how many had nothing left to learn."""
+    """The records of one file, with how many conversations were cut at the maximum length, how many records had nothing left to
+    learn, and how many texts became more than one record."""
 
     records: list[TokenizedRecord]
     truncated: int = 0
     dropped: int = 0
+    split: int = 0
 
     @property
     def tokens(self) -> int:
@@ -67,6 +69,7 @@ class Tokenized:
             "learned_tokens": self.learned_tokens,
             "truncated": self.truncated,
             "dropped": self.dropped,
+            "split": self.split,
         }
 
 
@@ -82,22 +85,23 @@ class RecordEncoder:
     def encode_file(self, path: Path, learn: str = "all") -> Tokenized:
         """The records of a JSONL file, or those with `messages` or `text` alone. Raises InputError with file and line for what
         cannot be a record."""
-        records, truncated, dropped = [], 0, 0
+        records: list[TokenizedRecord] = []
+        truncated = dropped = split = 0
         for place, record in read_jsonl(path):
             if learn != "all" and learn not in record and not {"messages", "text"}.isdisjoint(record):
                 continue
             labelled = self.encode(record, place)
-            truncated += len(labelled.input_ids) > self.max_length
-            ids = numpy.array(labelled.input_ids[: self.max_length], dtype=numpy.int32)
-            labels = numpy.array(labelled.labels[: self.max_length], dtype=numpy.int32)
-            self._require_rows(int(ids.max()), place)
-            tokenized = TokenizedRecord(ids, labels, str(record.get("document_id", place)))
-            if tokenized.learned_tokens:
-                records.append(tokenized)
-            else:
-                dropped += 1
+            self._require_rows(max(labelled.input_ids), place)
+            if len(labelled.input_ids) > self.max_length:
+                truncated += "messages" in record
+                split += "messages" not in record
+            pieces = [cut(labelled, self.max_length)] if "messages" in record else self.pieces(labelled)
+            document = str(record.get("document_id", place))
+            learned = [it for piece in pieces if (it := tokenized(piece, document)).learned_tokens]
+            records += learned
+            dropped += not learned
             progress.update(f"tokenizing {path.name}: {len(records):,} records")
-        return Tokenized(records, truncated, dropped)
+        return Tokenized(records, truncated, dropped, split)
 
     def encode(self, record: dict[str, Any], place: str) -> Labelled:
         """All ids of one record, uncut. `place` (`file:line`) stands in errors."""
@@ -133,6 +137,17 @@ class RecordEncoder:
         ids = start + self.tokenizer.encode_text(text) + end
         return Labelled(ids, [IGNORED_LABEL, *ids[1:]])
 
+    def pieces(self, text: Labelled) -> list[Labelled]:
+        """A text in pieces of the maximum length that learn each of its tokens once. Each begins as a text does, with BOS, or where
+        the vocabulary has none with the last token of the piece before."""
+        ids, step = text.input_ids, self.max_length - 1
+        bos = [] if self.tokenizer.vocabulary.bos_id is None else ids[:1]
+        found = []
+        for start in range(0, len(ids) - 1, step):
+            learned = ids[start + 1 : start + 1 + step]
+            found.append(Labelled([*(bos or ids[start : start + 1]), *learned], [IGNORED_LABEL, *learned]))
+        return found
+
     def _require_rows(self, highest: int, place: str) -> None:
         if highest >= self.embedding_rows:
             token = self.tokenizer.vocabulary.tokens[highest]
@@ -140,3 +155,13 @@ class RecordEncoder:
                 f"{place}: {token!r} has the id {highest}, but the base's embedding has only {self.embedding_rows} rows",
                 hint="the tokenizer and the weights are of different versions; copy both from one place",
             )
+
+
+def cut(labelled: Labelled, length: int) -> Labelled:
+    return Labelled(labelled.input_ids[:length], labelled.labels[:length])
+
+
+def tokenized(labelled: Labelled, document_id: str) -> TokenizedRecord:
+    return TokenizedRecord(
+        *(numpy.array(row, numpy.int32) for row in (labelled.input_ids, labelled.labels)), document_id
+    )

@@ -80,9 +80,13 @@ def _read(config: TrainConfig, base: CheckedBase) -> dict[str, Tokenized]:
     }
     for split, tokenized in data.items():
         total = len(tokenized.records) + tokenized.dropped
+        length = f"{encoder.max_length:,} tokens"
         if tokenized.truncated:
-            length = f"{encoder.max_length:,} tokens"
             progress.message(f"note: {tokenized.truncated:,} of {total:,} {split} records are cut at {length}")
+        if tokenized.split:
+            progress.message(
+                f"note: {tokenized.split:,} {split} texts are longer than {length}: each becomes several records"
+            )
         if tokenized.dropped:
             progress.message(f"note: {tokenized.dropped:,} of {total:,} {split} records have no token left to learn")
     if not data["train"].records:

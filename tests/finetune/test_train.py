@@ -289,6 +289,7 @@ def test_training_json_tells_what_the_adapter_was_made_of(trained: TrainConfig) 
         "learned_tokens": sum(record.learned_tokens for record in records),
         "truncated": 0,
         "dropped": 0,
+        "split": 0,
     }
     assert training["steps"] == 16  # 32 records, 8 a batch, 4 epochs
     assert training["trained_tokens"] == 4 * sum(map(len, records))

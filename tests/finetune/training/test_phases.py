@@ -27,18 +27,8 @@ from finetune.training.training_data import open_base, read_phases
 from medllama.config import build
 from medllama.errors import InputError, RecipeError, ResourceError, UnsupportedError
 from medllama.files import read_json
-from tests.checkpoints import make_llama2_checkpoint
-from tests.finetune.small_data import write_data
 
 SETTINGS: dict[str, Any] = {"rank": 4, "alpha": 8.0, "learning_rate": 5e-3, "batch_size": 4, "max_steps": 4}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phases")
-    make_llama2_checkpoint(folder / "base", hidden_size=64, intermediate_size=128, num_hidden_layers=2)
-    write_data(folder / "data")
-    return folder
 
 
 def config(folder: Path, output: str, **changes: Any) -> TrainConfig:

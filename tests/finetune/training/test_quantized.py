@@ -17,18 +17,8 @@ from finetune.training.base import load_base
 from medllama.errors import UnsupportedError
 from medllama.files import read_json
 from medllama.training_cost import training_memory
-from tests.checkpoints import make_llama2_checkpoint
-from tests.finetune.small_data import write_data
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes: pip install medllama[gpu]")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quantized")
-    make_llama2_checkpoint(folder / "base", hidden_size=64, intermediate_size=128, num_hidden_layers=2)
-    write_data(folder / "data")
-    return folder
 
 
 def config(folder: Path, output: str, **changes: Any) -> TrainConfig:

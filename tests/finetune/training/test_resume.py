@@ -17,9 +17,7 @@ from finetune.train import train
 from finetune.train_config import TrainConfig
 from finetune.training.checkpoints import Checkpoints
 from medllama.errors import InputError
-from tests.checkpoints import make_llama2_checkpoint
 from tests.conftest import REPOSITORY
-from tests.finetune.small_data import write_data
 
 # Dropout, so that the random states count; phases, so that a finished one is not trained again.
 PHASES: dict[str, Any] = {
@@ -41,14 +39,6 @@ def step(self, *given, **named):
 trainer.AdapterTrainer.training_step = step
 train(TrainConfig(**eval(sys.argv[3])))
 """
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
-    make_llama2_checkpoint(folder / "base", hidden_size=64, intermediate_size=128, num_hidden_layers=2)
-    write_data(folder / "data")
-    return folder
 
 
 def fields(folder: Path, output: str, **changes: Any) -> dict[str, Any]:

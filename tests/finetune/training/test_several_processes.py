@@ -13,19 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.checkpoints import make_llama2_checkpoint
 from tests.conftest import REPOSITORY
-from tests.finetune.small_data import write_data
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("processes")
-    make_llama2_checkpoint(folder / "base", hidden_size=64, intermediate_size=128, num_hidden_layers=2)
-    write_data(folder / "data")
-    return folder
 
 
 def run(folder: Path, output: str, processes: int, batch_size: int, *more: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from finetune.training.tokenized import RecordEncoder, TokenizedRecord
 from medllama.chat import IGNORED_LABEL, load_chat
 from medllama.errors import InputError
+from medllama.tokenizer import Tokenizer
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
 
 SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
@@ -36,11 +38,14 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     chats = {name: load_chat(make(folder / name, **SMALL)) for name, make in FAMILIES.items()}
 
     def make_encoder(
-        family: str = "llama2", *, max_length: int = 512, rows: int = 512, chat: bool = True
+        family: str = "llama2", *, max_length: int = 512, rows: int = 512, chat: bool = True, has_bos: bool = True
     ) -> RecordEncoder:
         found = chats[family]
         assert found is not None
-        return RecordEncoder(found.tokenizer, found if chat else None, embedding_rows=rows, max_length=max_length)
+        tokenizer = found.tokenizer
+        if not has_bos:
+            tokenizer = Tokenizer(dataclasses.replace(tokenizer.vocabulary, bos_id=None))
+        return RecordEncoder(tokenizer, found if chat else None, embedding_rows=rows, max_length=max_length)
 
     return make_encoder
 
@@ -91,20 +96,43 @@ def test_a_text_is_learned_whole_after_its_first_token(encoder: Encoder, tmp_pat
     assert record.input_ids.tolist()[1:-1] == used.tokenizer.encode_text(TEXT["text"])
 
 
-def test_long_records_are_cut_and_records_without_an_answer_left_are_dropped(encoder: Encoder, tmp_path: Path) -> None:
-    path = _write(tmp_path / "train.jsonl", TURNS, {"text": TEXT["text"] * 3})
+def test_a_long_conversation_is_cut_and_one_without_an_answer_left_is_dropped(encoder: Encoder, tmp_path: Path) -> None:
+    path = _write(tmp_path / "train.jsonl", TURNS, TEXT)
     chat, text = encoder().encode_file(path).records
     first_answer = next(place for place, label in enumerate(chat.labels) if label != IGNORED_LABEL)
-    assert first_answer + 2 < len(text)
+    assert len(text) < first_answer
 
     cut = encoder(max_length=first_answer + 2).encode_file(path)
-    assert (cut.truncated, cut.dropped) == (2, 0)
-    for short, whole in zip(cut.records, (chat, text), strict=True):
-        assert short.input_ids.tolist() == whole.input_ids[: first_answer + 2].tolist()
-        assert short.labels.tolist() == whole.labels[: first_answer + 2].tolist()
+    assert (cut.truncated, cut.dropped, cut.split, len(cut.records)) == (1, 0, 0, 2)
+    assert cut.records[0].input_ids.tolist() == chat.input_ids[: first_answer + 2].tolist()
+    assert cut.records[0].labels.tolist() == chat.labels[: first_answer + 2].tolist()
 
     without_answer = encoder(max_length=first_answer).encode_file(path)
-    assert (without_answer.truncated, without_answer.dropped, len(without_answer.records)) == (2, 1, 1)
+    assert (without_answer.truncated, without_answer.dropped, len(without_answer.records)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("family", ["llama2", "llama3"])
+@pytest.mark.parametrize("has_bos", [True, False])
+def test_a_long_text_is_split_and_each_of_its_tokens_is_learned_once(
+    encoder: Encoder, tmp_path: Path, family: str, has_bos: bool
+) -> None:
+    path = _write(
+        tmp_path / "train.jsonl", {"text": "Ménière 12.5 mg, twice daily; not for asthma. " * 4, "document_id": "one"}
+    )
+    (whole,) = encoder(family, chat=False, has_bos=has_bos).encode_file(path).records
+    for length in (2, 3, 7, len(whole) // 2, len(whole) - 1):
+        found = encoder(family, chat=False, has_bos=has_bos, max_length=length).encode_file(path)
+        assert (found.truncated, found.dropped, found.split) == (0, 0, 1)
+        learned = [id for record in found.records for id in record.labels.tolist() if id != IGNORED_LABEL]
+        assert learned == whole.input_ids.tolist()[1:]
+        assert all(len(record) == length for record in found.records[:-1]), "no piece is shorter than it could be"
+        seen_before = 0
+        for record in found.records:
+            assert record.document_id == "one"
+            assert record.labels.tolist() == [IGNORED_LABEL, *record.input_ids.tolist()[1:]]
+            assert record.input_ids[0] == whole.input_ids[0 if has_bos else seen_before]
+            seen_before += record.learned_tokens
+    assert encoder(family, chat=False, has_bos=has_bos, max_length=len(whole)).encode_file(path).split == 0
 
 
 def test_counts_are_of_tokens_and_of_learned_tokens(encoder: Encoder, tmp_path: Path) -> None:
@@ -115,6 +143,7 @@ def test_counts_are_of_tokens_and_of_learned_tokens(encoder: Encoder, tmp_path: 
         "learned_tokens": sum(sum(label >= 0 for label in record.labels) for record in tokenized.records),
         "truncated": 0,
         "dropped": 0,
+        "split": 0,
     }
 
 
