@@ -70,7 +70,7 @@
         or starts-with(@sec-type, 'supplement') or @sec-type = 'data-availability' or @sec-type = 'COI-statement'
         or @sec-type = 'ref-list' or @sec-type = 'display-objects' and $captions = 'no')
       and *[not(self::title or self::label or self::supplementary-material or self::ref-list or self::fn-group or self::sec-meta)]">
-      <xsl:apply-templates select="title" mode="numbered"/>
+      <xsl:apply-templates select="title" mode="numbered"><xsl:with-param name="label" select="label[1]"/></xsl:apply-templates>
       <xsl:apply-templates select="node()[not(self::title)]"/>
     </xsl:if>
   </xsl:template>
@@ -78,9 +78,10 @@
   <!-- ============================================================================================ paragraphs, lists -->
 
   <xsl:template match="title" mode="numbered">
+    <xsl:param name="label"/>
     <xsl:text>&paragraph;</xsl:text>
-    <xsl:if test="normalize-space(../label)">
-      <xsl:value-of select="../label"/>
+    <xsl:if test="normalize-space($label)">
+      <xsl:value-of select="$label"/>
       <xsl:text> </xsl:text>
     </xsl:if>
     <xsl:apply-templates/>
@@ -98,7 +99,7 @@
   <xsl:template match="list | def-list">
     <xsl:if test="not(ancestor::p or ancestor::list-item or ancestor::td)">&paragraph;</xsl:if>
     <xsl:for-each select="title | label">&line;<xsl:apply-templates/></xsl:for-each>
-    <xsl:apply-templates select="list-item | def-item | list | def-list"/>
+    <xsl:apply-templates select="list-item | def-item | list | def-list"/>  <!-- position() numbers the items -->
     <xsl:if test="parent::p">&line;</xsl:if>
   </xsl:template>
 
@@ -108,7 +109,7 @@
     <xsl:text>&line;</xsl:text>
     <xsl:choose>
       <xsl:when test="normalize-space(label)"><xsl:value-of select="concat(label, ' ')"/></xsl:when>
-      <xsl:when test="../@list-type = 'order'"><xsl:number/>. </xsl:when>
+      <xsl:when test="../@list-type = 'order'"><xsl:value-of select="position()"/>. </xsl:when>
       <xsl:when test="not(../@list-type = 'simple' or ../@list-type = 'none')">- </xsl:when>
     </xsl:choose>
     <xsl:apply-templates/>
@@ -154,6 +155,7 @@
     </xsl:if>
     <xsl:if test="$tables = 'yes'">
       <xsl:apply-templates select="table | alternatives/table" mode="cells"/>
+      <xsl:for-each select="table-wrap-foot//p[not(ancestor::p)]">&paragraph;<xsl:apply-templates/></xsl:for-each>
     </xsl:if>
     <xsl:apply-templates select="fig | table-wrap"/>
   </xsl:template>
@@ -191,14 +193,14 @@
 
   <xsl:template match="table" mode="cells">
     <xsl:text>&paragraph;</xsl:text>
-    <xsl:for-each select=".//tr">
+    <!-- The table's own rows: one in a cell writes its rows there, and only there. -->
+    <xsl:for-each select="tr | thead/tr | tbody/tr | tfoot/tr">
       <xsl:text>&line;</xsl:text>
       <xsl:for-each select="td | th">
         <xsl:if test="position() &gt; 1">&tab;</xsl:if>
         <xsl:apply-templates/>
       </xsl:for-each>
     </xsl:for-each>
-    <xsl:for-each select="ancestor::table-wrap[1]/table-wrap-foot//p">&paragraph;<xsl:apply-templates/></xsl:for-each>
   </xsl:template>
 
   <!-- ====================================================================================== citations, small letters -->
@@ -224,10 +226,11 @@
   </xsl:template>
 
   <xsl:template match="sub">
-    <xsl:variable name="before" select="preceding-sibling::node()[1][self::text()]"/>
+    <xsl:variable name="before" select="preceding-sibling::node()[1]"/>
+    <xsl:variable name="after" select="following-sibling::node()[1]"/>
     <xsl:variable name="touching" select="concat(
-      substring($before, string-length($before)), substring(., 1, 1),
-      substring(., string-length(.)), substring(following-sibling::node()[1][self::text()], 1, 1))"/>
+      substring($before[self::text()], string-length($before)), substring(., 1, 1),
+      substring(., string-length(.)), substring($after[self::text()], 1, 1))"/>
     <xsl:variable name="figures" select="translate($touching, '0123456789', '9999999999')"/>
     <xsl:if test="starts-with($figures, '99')">_</xsl:if>
     <xsl:apply-templates/>
@@ -295,17 +298,20 @@
   </xsl:template>
   <!-- "log x", not "logx". -->
   <xsl:template match="m:mi[string-length(.) &gt; 1]">
-    <xsl:if test="preceding-sibling::*[1][not(self::m:mo or self::m:mspace)]"><xsl:text> </xsl:text></xsl:if>
+    <xsl:variable name="before" select="preceding-sibling::*[1]"/>
+    <xsl:variable name="after" select="following-sibling::*[1]"/>
+    <xsl:if test="$before[not(self::m:mo or self::m:mspace)]"><xsl:text> </xsl:text></xsl:if>
     <xsl:value-of select="."/>
-    <xsl:if test="following-sibling::*[1][not(self::m:mo or self::m:mspace or self::m:mfenced)]"><xsl:text> </xsl:text></xsl:if>
+    <xsl:if test="$after[not(self::m:mo or self::m:mspace or self::m:mfenced)]"><xsl:text> </xsl:text></xsl:if>
   </xsl:template>
   <xsl:template match="m:mspace"><xsl:text> </xsl:text></xsl:template>
   <xsl:template match="m:mo">
+    <xsl:variable name="before" select="preceding-sibling::*[1]"/>
     <xsl:variable name="sign" select="translate(normalize-space(.), '&#x2061;&#x2062;&#x2063;&#x2064;', '')"/>
     <xsl:choose>
       <xsl:when test="$sign = ''"/>
       <xsl:when test="$sign = ',' or $sign = ';'"><xsl:value-of select="$sign"/><xsl:text> </xsl:text></xsl:when>
-      <xsl:when test="contains('+-−±∓', $sign) and not(preceding-sibling::*[1][not(self::m:mspace or self::m:mo)])">
+      <xsl:when test="contains('+-−±∓', $sign) and not($before[not(self::m:mspace or self::m:mo)])">
         <xsl:value-of select="$sign"/>
       </xsl:when>
       <xsl:when test="contains('=+-−±∓×·⋅∗&lt;&gt;≤≥≪≫≠≈≃≅∼~≡∝→←↔⇒⇔∈∉⊂⊆∪∩∧∨:=∣', $sign)"><xsl:value-of select="concat(' ', $sign, ' ')"/></xsl:when>
@@ -345,11 +351,12 @@
   <xsl:template match="m:msqrt">sqrt(<xsl:apply-templates select="*"/>)</xsl:template>
   <xsl:template match="m:mroot"><xsl:apply-templates select="*[1]" mode="group"/>^(1/<xsl:apply-templates select="*[2]"/>)</xsl:template>
   <xsl:template match="m:mmultiscripts">
-    <xsl:for-each select="m:mprescripts/following-sibling::*[not(self::m:none)]">
+    <xsl:variable name="scripts" select="count(*) - count(m:mprescripts[1] | m:mprescripts[1]/following-sibling::*)"/>
+    <xsl:for-each select="m:mprescripts[1]/following-sibling::*[not(self::m:none or self::m:mprescripts)]">
       <xsl:apply-templates select="." mode="group"><xsl:with-param name="sign">^</xsl:with-param></xsl:apply-templates>
     </xsl:for-each>
     <xsl:apply-templates select="*[1]"/>
-    <xsl:for-each select="*[position() &gt; 1][not(self::m:mprescripts or preceding-sibling::m:mprescripts)]">
+    <xsl:for-each select="*[position() &gt; 1 and position() &lt;= $scripts]">
       <xsl:apply-templates select="." mode="group">
         <xsl:with-param name="sign" select="substring('_^', 2 - position() mod 2, 1)"/>
       </xsl:apply-templates>
