@@ -136,6 +136,8 @@ class Adapter:
             elif found != module.shape():
                 problems.append(f"{module_name} is {found} in the base, and the adapter is for {module.shape()}")
         for name, tensor in self.saved.items():
+            if 0 in tensor.shape:
+                problems.append(f"{name} is {tensor.shape}, which is nothing")
             if name in shapes and shapes[name][1:] != tensor.shape[1:]:
                 problems.append(f"{name} is {shapes[name]} in the base, and {tensor.shape} in the adapter")
         for module_name, (indices, rows) in self.trained_tokens.items():

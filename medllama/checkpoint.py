@@ -125,10 +125,27 @@ def require_llama(config: dict[str, Any], base: Path, values: BaseValues = "stor
         )
     require_values(config, base, values)
     numbers = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    if missing := [name for name in numbers if not isinstance(config.get(name), int)]:
+    if missing := [name for name in numbers if type(config.get(name)) is not int or config[name] < 1]:
         raise InputError(
             f"{base / 'config.json'} gives no number for {', '.join(missing)}", hint="copy the base's config.json again"
         )
+    require_token_ids(config, base)
+
+
+def require_token_ids(config: dict[str, Any], base: Path) -> None:
+    """Raise InputError where config.json or generation_config.json names a token that the embedding has no row for."""
+    generation = base / "generation_config.json"
+    tables = {base / "config.json": config, generation: read_json(generation) if generation.is_file() else {}}
+    for path, table in tables.items():
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = table.get(name) if isinstance(table, dict) else None
+            for number in value if isinstance(value, list) else [value]:
+                is_none = number is None or (name == "pad_token_id" and number == -1)  # as the first Llamas had it
+                if not is_none and (not isinstance(number, int) or not 0 <= number < config["vocab_size"]):
+                    raise InputError(
+                        f"{path}: {name} is {value!r}, and the vocabulary has {config['vocab_size']} tokens",
+                        hint="correct it, or copy the file again from where the weights are from",
+                    )
 
 
 def safetensors_files(base: Path) -> list[Path]:

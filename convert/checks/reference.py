@@ -21,7 +21,7 @@ import numpy as np
 from convert.checks.base_values import Computed, dequantized, through_nf4
 from convert.checks.lora import Adapter, read_adapter
 from medllama.base_values import BaseValues, nf4_dtype, require_values
-from medllama.checkpoint import read_config, safetensors_files
+from medllama.checkpoint import read_config, require_token_ids, safetensors_files
 from medllama.errors import InputError, MedllamaError, UnsupportedError
 
 Which = Literal["base", "merged"]
@@ -257,10 +257,11 @@ def _read_config(base: Path, values: BaseValues) -> Any:
         config = AutoConfig.from_pretrained(base, local_files_only=True)
         config.__dict__.pop("quantization_config", None)  # the model is built unquantized
         LlamaRotaryEmbedding(config)  # computes with what is not checked yet: theta and the factors
-        if getattr(config, "head_dim", 1) == 0:
-            raise ValueError("head_dim is 0")
+        if 0 in (config.vocab_size, getattr(config, "head_dim", 1)):
+            raise ValueError("vocab_size or head_dim is 0")
     except Exception as error:  # Transformers checks the values, and raises whatever its checks raise
         raise InputError(f"{base}/config.json: {error}", hint="copy it again from where the weights are from") from None
+    require_token_ids(raw | {"vocab_size": config.vocab_size}, base)
     if (kind := rope_type(config)) not in KNOWN_ROPE:
         raise UnsupportedError(
             f"{base} scales RoPE by {kind!r}, which llama.cpp does not do for this architecture",

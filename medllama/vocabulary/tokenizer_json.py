@@ -54,6 +54,14 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
                 f"{path}: a merge makes {''.join(pair)!r}, which is no token, or not of two parts",
                 hint="the file was edited; copy it again",
             )
+    options = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"]
+    options += ["ignore_merges"] if model.get("byte_fallback") else []
+    if used := [f"{name}={model[name]!r}" for name in options if model.get(name)]:
+        random = "; with dropout its ids are random" if model.get("dropout") else ""
+        raise UnsupportedError(
+            f"{path}: its BPE has {', '.join(used)}, which llama.cpp has not{random}",
+            hint="save the tokenizer again without" if random else "use a base with Llama's own tokenizer",
+        )
     add_bos, add_eos = _post_processor_ends(data.get("post_processor"))
     common: dict[str, Any] = {
         "tokens": tokens,
@@ -70,15 +78,6 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
 def _sentencepiece_style(data: dict[str, Any], common: dict[str, Any]) -> Vocabulary:
     tokens, path = common["tokens"], common["origin"]
     model = data["model"]
-    if (
-        model.get("dropout")
-        or model.get("continuing_subword_prefix")
-        or model.get("end_of_word_suffix")
-        or model.get("ignore_merges")
-    ):
-        raise UnsupportedError(
-            f"{path}: its BPE options (dropout, affixes, ignore_merges) have no counterpart in llama.cpp"
-        )
     types = tuple(TokenType.BYTE if re.fullmatch(r"<0x[0-9A-F]{2}>", token) else TokenType.NORMAL for token in tokens)
     unknown = model.get("unk_token")
     ids = {token: index for index, token in enumerate(tokens)}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from convert.adapter import read_adapter
 from convert.config import ConvertConfig
@@ -164,6 +165,17 @@ def test_an_adapter_of_another_shape_is_no_adapter_of_this_base(untied: Path, tm
     with pytest.raises(InputError, match=r"is not an adapter of .*: .* and the adapter is for") as refusal:
         read_source(ConvertConfig(str(untied), tmp_path, adapter=adapter))
     assert str(other) in refusal.value.hint
+
+
+def test_a_saved_embedding_without_rows_is_refused(untied: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(untied, tmp_path / "adapter", modules_to_save=["embed_tokens", "lm_head"])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    nothing = {
+        name: value[:0].clone() for name, value in tensors.items() if "embed_tokens" in name or "lm_head" in name
+    }
+    save_file(tensors | nothing, adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"model\.embed_tokens\.weight is \(0, 256\), which is nothing"):
+        read_source(ConvertConfig(str(untied), tmp_path, adapter=adapter))
 
 
 def test_a_lora_on_tied_embeddings_is_refused(tied: Path, tmp_path: Path) -> None:

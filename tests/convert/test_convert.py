@@ -320,6 +320,11 @@ def test_what_is_not_exact_is_refused_by_name(change: dict[str, Any], reason: st
         {"max_position_embeddings": 10**15},
         {"vocab_size": 10},
         {"vocab_size": True},
+        {"vocab_size": 0},
+        {"eos_token_id": 512},
+        {"eos_token_id": [2, 128001]},
+        {"bos_token_id": -1},
+        {"pad_token_id": 512},
         {
             "rope_parameters": {
                 "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 2.0,
@@ -336,9 +341,26 @@ def test_a_wrong_value_in_config_json_is_named(change: dict[str, Any], tmp_path:
     with pytest.raises(
         InputError,
         match=r"not a (table|positive number|whole number)|means 10000000 layers"
-        r"|says vocab_size (10|True)|low_freq_factor equals|rope_theta 1",
+        r"|says vocab_size 10|no number for vocab_size|low_freq_factor equals|rope_theta 1"
+        r"|(bos|eos|pad)_token_id is .*, and the vocabulary has 512 tokens",
     ):
         run(base, tmp_path / "out")
+
+
+def test_an_end_of_generation_config_that_is_no_token_is_named(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 600]}))
+    with pytest.raises(
+        InputError, match=r"generation_config.json: eos_token_id is \[2, 600\], and the vocabulary has 512"
+    ):
+        run(base, tmp_path / "out")
+
+
+def test_a_pad_token_of_minus_one_is_none(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | {"pad_token_id": -1}
+    (base / "config.json").write_text(json.dumps(config))
+    assert "tokenizer.ggml.padding_token_id" not in gguf.GGUFReader(run(base, tmp_path)).fields
 
 
 def test_float16_overflow_says_use_bf16(tmp_path: Path) -> None:

@@ -304,6 +304,8 @@ def test_llama_3s_tokenizer_json_gives_merges_and_special_ids(llama3: Path) -> N
         (lambda data: data.update(normalizer={"type": "NFC"}), "no name for this pre-tokenizer"),
         (lambda data: data["model"].update(type="Unigram"), "the tokenizer is Unigram"),
         (lambda data: data["model"].update(vocab=[["a", 0.0]]), "the tokenizer is BPE"),
+        (lambda data: data["model"].update(dropout=0.1), "its BPE has dropout=0.1"),
+        (lambda data: data["model"].update(end_of_word_suffix="</w>"), "its BPE has end_of_word_suffix='</w>'"),
     ],
 )
 def test_a_byte_level_tokenizer_that_llama_cpp_cannot_follow_is_refused(
@@ -316,8 +318,8 @@ def test_a_byte_level_tokenizer_that_llama_cpp_cannot_follow_is_refused(
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        (lambda data: data["model"].update(dropout=0.1), "its BPE options"),
-        (lambda data: data["model"].update(ignore_merges=True), "its BPE options"),
+        (lambda data: data["model"].update(dropout=0.1), "its BPE has dropout=0.1"),
+        (lambda data: data["model"].update(ignore_merges=True), "its BPE has ignore_merges=True"),
         (lambda data: data.update(normalizer={"type": "Lowercase"}), "the tokenizer uses Lowercase, and llama.cpp's"),
         (
             lambda data: data.update(normalizer={"type": "Prepend", "prepend": "x"}),
