@@ -162,6 +162,5 @@ def cut(labelled: Labelled, length: int) -> Labelled:
 
 
 def tokenized(labelled: Labelled, document_id: str) -> TokenizedRecord:
-    return TokenizedRecord(
-        *(numpy.array(row, numpy.int32) for row in (labelled.input_ids, labelled.labels)), document_id
-    )
+    ids, labels = (numpy.array(row, numpy.int32) for row in (labelled.input_ids, labelled.labels))
+    return TokenizedRecord(ids, labels, document_id)
