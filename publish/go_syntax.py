@@ -174,7 +174,7 @@ class _Reader:
                 raise self._misplaced()
         is_first = True
         while self.kind != end:
-            if not is_first and (self.kind in ("quoted", "character", "number", "dot") or self.token in CONSTANTS):
+            if not is_first and self._is_constant():
                 raise self.error(f"{self.token} stands behind a | and can do nothing with what comes from there")
             self._command()
             is_first = False
@@ -191,7 +191,7 @@ class _Reader:
             self._advance()
 
     def _operand(self) -> None:
-        is_constant = self.kind in ("quoted", "character", "number", "dot") or self.token in CONSTANTS
+        is_constant = self._is_constant()
         if self.kind == "(":
             self._advance()
             self._pipeline("()", ")")
@@ -209,6 +209,9 @@ class _Reader:
         while self.kind == "field" and not self.is_apart and not is_constant:
             self.found.fields.add(self.token[1:])
             self._advance()
+
+    def _is_constant(self) -> bool:
+        return self.kind in ("quoted", "character", "number", "dot") or self.token in CONSTANTS
 
     def _require_declared(self) -> None:
         """What is defined by itself sees no variable of what stands around it."""

@@ -1,6 +1,8 @@
 """What the servers of the tests share: a real socket on loopback, for as long as a test needs it.
 
-with serving(Handler, hub=hub) as host:      127.0.0.1:PORT; every request finds `self.hub`
+    with serving(Handler, hub=hub) as host:
+
+`host` is 127.0.0.1:PORT, and every request finds `self.hub`.
 """
 
 from __future__ import annotations
