@@ -160,13 +160,13 @@ def read_layout(chat: Chat) -> Layout:
         user=(before_user, after_user), assistant=(before_answer, after_answer),
         opening=opening, between=between, generation=generation,
     )  # fmt: skip
-    reasons = []
+    differences = []
     for layout in _with_system(plain, turns):
-        reason = _difference(layout, chat)
-        if reason is None:
+        difference = _difference(layout, chat)
+        if difference is None:
             return layout
-        reasons.append(reason)
-    raise _unsupported(reasons[0])
+        differences.append(difference)
+    raise _unsupported(max(differences)[1])  # the layout that came furthest is the one that was meant
 
 
 def _with_system(plain: Layout, turns: _Marked) -> list[Layout]:
@@ -236,20 +236,27 @@ def _render_without_bos(chat: Chat, messages: Sequence[Message], generate: bool)
     return text.removeprefix(bos)
 
 
-def _difference(layout: Layout, chat: Chat) -> str | None:
-    """Why the layout is not what `chat` renders; None where no conversation shows a difference."""
-    for messages in _conversations("abcdefghijkl"):
+def _difference(layout: Layout, chat: Chat) -> tuple[int, str] | None:
+    """After how many conversations the layout is not what `chat` renders, and why; None where no conversation shows it."""
+    for number, (messages, reason) in enumerate(_trials()):
         if not _agree(layout, chat, messages):
-            return f"the template depends on more than roles: {_roles(messages)} is not made of the same pieces"
+            return number, reason
+    return None
+
+
+def _trials() -> Iterator[tuple[list[Message], str]]:
+    """The conversations that layout and Jinja are held against, and what it means where they differ there first."""
+    for messages in _conversations("abcdefghijkl"):
+        yield messages, f"the template depends on more than roles: {_roles(messages)} is not made of the same pieces"
     for edge in EDGES:
         for messages in _conversations([edge.format(letter) for letter in "abcdefghijkl"]):
-            if not _agree(layout, chat, messages):
-                return "the template depends on white space at the edges of messages, which Go's templates cannot trim"
+            yield (
+                messages,
+                "the template depends on white space at the edges of messages, which Go's templates cannot trim",
+            )
     for content in CONTENTS:
         for messages in _conversations([content] * 12):
-            if not _agree(layout, chat, messages):
-                return f"the template depends on what a message says: {content!r} is not written as it is"
-    return None
+            yield messages, f"the template depends on what a message says: {content!r} is not written as it is"
 
 
 def _conversations(contents: Sequence[str]) -> Iterator[list[Message]]:

@@ -45,6 +45,16 @@ INSTRUCTION = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '### Answer:\\n' -}}{%- endif -%}
 """
+# A fixed text comes first where there is no system message, and a later system message is left out.
+VICUNA = """\
+{{- bos_token + (messages[0]['content'] if messages[0]['role'] == 'system' else 'A chat.') + ' ' -}}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}{{- 'USER: ' + message['content'] + ' ' -}}
+{%- elif message['role'] == 'assistant' -%}{{- 'ASSISTANT: ' + message['content'] + eos_token -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
+"""
 EDGES = ("{}", " {}", "{} ", "\n{}\n", "\t{}  ", "  \n{}")
 
 
@@ -213,6 +223,7 @@ OUTSIDE = {
         "{%- endfor -%}", "{%- if loop.index > 2 -%}{{ raise_exception('short') }}{%- endif -%}{%- endfor -%}"
     ),
     "depends on more than roles": LAST_TURN_SYSTEM,
+    "roles: user, assistant, system, user is not made of the same pieces": VICUNA,
     "add_generation_prompt changes more": LLAMA3_TEMPLATE.replace(
         "'<|eot_id|>' -}}", "('x' if add_generation_prompt else '<|eot_id|>') -}}"
     ),
