@@ -58,7 +58,10 @@ class _Block:
 def read_go_template(text: str) -> GoTemplate:
     """Go through a template once, from the left. Raises InputError where Go would not parse it."""
     reader = _Reader(text)
-    reader.run()
+    try:
+        reader.run()
+    except RecursionError:
+        raise reader.error("its parentheses are nested too deep to be read here") from None
     return reader.found
 
 

@@ -190,6 +190,11 @@ def test_texts_and_fields_are_found_in_their_order() -> None:
     assert found.fields == {"System", "Messages"}
 
 
+def test_hundreds_of_parentheses_are_told() -> None:
+    with pytest.raises(InputError, match="nested too deep"):
+        read_go_template("{{ " + "(" * 2000 + ".A" + ")" * 2000 + " }}")
+
+
 def test_the_line_is_told() -> None:
     with pytest.raises(InputError, match="TEMPLATE line 3: there is no function 'foo'"):
         read_go_template("a\nb\n{{ foo }}")
