@@ -138,7 +138,8 @@ class _Reader:
         while self.position < len(self.text) and self.text[self.position] not in SPACES:
             character = self.text[self.position]
             if not (character.isascii() and (character.isalnum() or character == "_")):
-                raise self.error(f"{what} ends in {character!r} where a space was expected")
+                read = self.text[start : self.position]
+                raise self.error(f"{what} ends in {character!r} where a space was expected: {read!r}")
             self.position += 1
         if self.position == len(self.text):
             raise self.error(f"the file ends in {what}")

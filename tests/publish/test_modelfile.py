@@ -98,7 +98,8 @@ def test_the_grammar_of_other_peoples_modelfiles() -> None:
     [
         ("SYSTEM hello\n", "the Modelfile has no FROM line"),
         ("FROM a\nSTOP b\n", "Modelfile line 2: 'stop' is no command"),
-        ("FROM\n", "Modelfile line 1: a command ends in '\\n' where a space was expected"),
+        ("FROM\n", "Modelfile line 1: a command ends in '\\n' where a space was expected: 'FROM'"),
+        ("FROM a\nSYSTEM Be\nkind\n", "Modelfile line 3: a command ends in '\\n' where a space was expected: 'kind'"),
         ("FROM a\nMESSAGE doctor hi\n", "Modelfile line 2: 'doctor' is no role"),
         ('FROM a\nSYSTEM """open\n', "Modelfile line 2: a quoted text that begins there is not closed"),
         ('FROM a\nSYSTEM "open\n', "Modelfile line 2: a quoted text that begins there is not closed"),
