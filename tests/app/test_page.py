@@ -11,6 +11,7 @@ import pytest
 
 from tests.app import screenshot
 from tests.app.browsing import LEAST_CONTRAST, Watched, ask, open_settings, open_tab, stand_still, wait_for_answers
+from tests.app.ollama_server import ollama_server
 from tests.app.serving import BROKEN, SHORT_OF_MEMORY, VERY_SLOW, Server, served
 
 pytestmark = pytest.mark.browser
@@ -227,6 +228,42 @@ def test_models_that_do_not_fit_together_take_turns_and_say_so(browser: Any, emb
         ask(page, "What is gout?")
         assert page.locator("#earlier article").count() == 2
         page.context.close()
+
+
+def test_the_models_of_an_ollama_server_are_compared(browser: Any) -> None:
+    with ollama_server() as ollama:
+        given = ("--backend", "ollama", "--ollama-host", ollama.url, "--model", "base", "--model", "tuned")
+        with served(*given) as running:
+            page = Watched(browser, running.url).page
+            assert page.get_by_text("An Ollama server answers: it may take what is typed").is_visible()
+            ask(page, EXAMPLE)
+            assert "tuned1 tuned2 tuned3 tuned4 tuned5" in cards(page)[1]
+            assert "5 tokens · 20 tokens/s · ended by itself" in cards(page)[1]
+            page.get_by_label("Your question").fill("break")
+            page.keyboard.press("Enter")
+            page.locator("#newest [role=alert]").last.wait_for()
+            assert "The Ollama server refused tuned: the model runner stopped." in cards(page)[1]
+            page.context.close()
+
+
+def test_the_page_asks_for_its_password_and_says_whose_it_is(
+    browser: Any, embedded: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("correct horse\n")
+    given = ("--model", str(embedded[0]), "--host", "0.0.0.0", "--password-file", str(tmp_path / "password"))
+    with served(*given) as running:
+        page = browser.new_page()
+        page.goto(running.url.replace("0.0.0.0", "127.0.0.1"))
+        page.get_by_text("The user is medllama").wait_for()
+        for password in ("wrong", "correct horse"):
+            page.get_by_label("username").fill("medllama")
+            page.get_by_label("password").fill(password)
+            page.get_by_role("button", name="Login").click()
+            if password == "wrong":
+                page.get_by_text("Incorrect Credentials").wait_for()
+        ask(page, "What is gout?")
+        assert running.beyond() == []
+        page.close()
 
 
 def test_a_setting_that_is_refused_is_told_and_the_next_question_is_answered(browser: Any, server: Server) -> None:
