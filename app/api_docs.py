@@ -18,7 +18,7 @@ STYLE = """
   pre { padding: 0.75rem; white-space: pre-wrap; border: 1px solid #8888; border-radius: 6px; }
   table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
   td { vertical-align: top; padding: 0.25rem 0.5rem; border-bottom: 1px solid #8884; }
-  td:first-child { width: 34%; }
+  td:first-child { width: 34%; min-width: 12rem; }
   section { margin-top: 2.5rem; }
 """
 EXAMPLE = {"messages": [{"role": "user", "content": "What is gout?"}]}

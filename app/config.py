@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from medllama.config import option
 
@@ -86,6 +87,8 @@ class AppConfig(Asking):
             found.append("adapter_gguf: name the base as the only model")
         if self.adapter_gguf is not None and self.backend == "ollama":
             found.append("adapter_gguf: an Ollama server applies adapters by itself: name the model that has it")
+        if self.backend == "ollama" and not self.ollama_name:
+            found.append(f"ollama_host: {self.ollama_host} is no address such as http://127.0.0.1:11434")
         if not self.max_seconds > 0:
             found.append(f"max_seconds: {self.max_seconds} must be above 0")
         if not 0 <= self.port <= 65535:
@@ -93,6 +96,20 @@ class AppConfig(Asking):
         if not self.is_loopback and self.password_file is None:
             found.append(f"host: {self.host} is open to the network and needs a --password-file")
         return found
+
+    @property
+    def ollama_name(self) -> str:
+        """The machine of the Ollama server; empty where `ollama_host` is no address."""
+        try:
+            address = urlsplit(self.ollama_host)
+            return (address.hostname or "") if address.scheme in ("http", "https") else ""
+        except ValueError:
+            return ""
+
+    @property
+    def elsewhere(self) -> str:
+        """The other machine that questions go to, if any."""
+        return "" if self.backend == "llama.cpp" or is_loopback(self.ollama_name) else self.ollama_name
 
     @property
     def is_loopback(self) -> bool:

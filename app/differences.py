@@ -19,6 +19,9 @@ def differences_html(turn: Turn | None, voices: Sequence[Speaker]) -> str:
     first = turn.answers[0].text
     shown = []
     for answer, voice in zip(turn.answers[1:], voices[1:], strict=True):
+        if silent := [whose.role for said, whose in ((turn.answers[0], voices[0]), (answer, voice)) if not said.text]:
+            shown.append(f'<p class="pending">{escape(" and ".join(silent))} gave no answer.</p>')
+            continue
         base = escape(voices[0].role)
         legend = f"<del>only {base}</del> <ins>only {escape(voice.role)}</ins> both"
         shown.append(f'<p class="legend">{legend}</p><p class="difference">{marked(first, answer.text)}</p>')

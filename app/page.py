@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import gradio
 
 from app import render
 from app.batch_tab import BatchTab
 from app.blind_tab import BlindTab
-from app.config import MOST_SEED, AppConfig, is_loopback
+from app.config import MOST_SEED, AppConfig
 from app.conversation_tab import ConversationTab
 from app.desk import MOST_QUESTION_CHARACTERS, Desk
 from app.engine import Engine
@@ -26,23 +24,19 @@ class Page:
         names = [voice.name for voice in engine.voices]
         speakers = render.speakers(names, has_adapter=config.adapter_gguf is not None)
         self.desk = Desk(engine, config, speakers)
-        self.elsewhere = ""
         self.notes = [f"{voice.name} cannot be asked: {voice.missing}" for voice in engine.voices if voice.missing]
         if engine.voices.take_turns:
             self.notes.append(
                 "The models do not fit into memory together. They answer in turn: each is loaded before it answers."
             )
-
         if config.backend == "ollama":
             self.notes.append(OLLAMA)
-            if not is_loopback(urlsplit(config.ollama_host).hostname or ""):
-                self.elsewhere = config.ollama_host
 
     def blocks(self) -> gradio.Blocks:
         """The layout."""
         config = self.desk.config
         with gradio.Blocks(title=render.TITLE, analytics_enabled=False) as blocks:
-            gradio.HTML(render.heading(self.desk.speakers, self.notes, elsewhere=self.elsewhere))
+            gradio.HTML(render.heading(self.desk.speakers, self.notes, elsewhere=config.elsewhere))
             tabs = gradio.Tabs()
             with gradio.Accordion("Settings, the same for every model", open=False):
                 self.settings()

@@ -32,16 +32,18 @@ class ResultsTab:
     def html(self) -> str:
         """All of it."""
         return (
-            section("Evaluation", self.config.evaluation, "medllama eval", evaluation_html)
-            + section("Quantization", self.config.certificate, "medllama verify", quantization_html)
-            + section("Certificate", self.config.certificate, "medllama verify", certificate_html)
+            section("Evaluation", self.config.evaluation, "--evaluation", "medllama eval", evaluation_html)
+            + section("Quantization", self.config.certificate, "--certificate", "medllama verify", quantization_html)
+            + section("Certificate", self.config.certificate, "--certificate", "medllama verify", certificate_html)
         )
 
 
-def section(title: str, path: Path | None, verb: str, draw: Any) -> str:
-    """A section, or what makes it where it is missing or cannot be read."""
-    if path is None or not path.exists():
-        body = f'<p class="pending">Not there yet: {escape(verb)} makes it.</p>'
+def section(title: str, path: Path | None, flag: str, verb: str, draw: Any) -> str:
+    """A section, or what names or makes its file where that is missing or cannot be read."""
+    if path is None:
+        body = f'<p class="pending">No file was named: medllama app takes one of {escape(verb)} as {escape(flag)}.</p>'
+    elif not path.exists():
+        body = f'<p class="pending">{escape(str(path))} is not there yet: {escape(verb)} makes it.</p>'
     else:
         try:
             body = draw(read_json(path))

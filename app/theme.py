@@ -20,6 +20,8 @@ def theme() -> gradio.themes.Base:
         input_border_width="1px",
         input_border_color="*neutral_500",
         input_border_color_dark="*neutral_500",
+        input_border_color_focus="*primary_700",
+        input_border_color_focus_dark="*primary_400",
         checkbox_border_color="*neutral_500",
         checkbox_border_color_dark="*neutral_400",
         checkbox_background_color_selected="*primary_700",

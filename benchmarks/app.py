@@ -36,7 +36,7 @@ from medllama.llamacpp import Context, Sampler
 
 CONTEXT_TOKENS = 2048
 PEOPLE, ROUNDS = 20, 3
-TRIES, LONG = 7, 10
+TRIES, LENGTHS = 7, (2, 4, 10, 17)  # times that a question repeats itself: 68 to 494 tokens, one batch of llama.cpp's
 SUBJECTS = ("gout", "asthma", "anemia", "angina", "eczema", "sepsis", "stroke", "measles", "rickets", "scurvy")
 
 
@@ -94,20 +94,26 @@ def print_resident(base: Path, adapter: Path | None) -> None:
         print(psutil.Process().memory_info().rss)
 
 
-def first_token(base: Path) -> dict[str, Any]:
-    """Seconds to the first token of the page's voice and of llama.cpp itself, in turn, each on long prompts it has not seen."""
-    ours, theirs, prompt_tokens = [], [], 0
+def first_tokens(base: Path) -> list[dict[str, Any]]:
+    """Seconds to the first token of the page's voice and of llama.cpp itself, in turn, each on prompts it has not seen."""
     with open_voices([base], context_tokens=CONTEXT_TOKENS) as (voice,):
         assert isinstance(voice, Voice)
         with Context(voice.model, context_tokens=CONTEXT_TOKENS, exact=False) as context:
-            for number in range(TRIES + 1):
-                theirs.append(llama_cpp_seconds(voice, context, number))
-                begun = time.perf_counter()
-                *_, state = voice.answer(question(number, times=LONG), Sampling(max_tokens=1))
-                ours.append(time.perf_counter() - begun)
-                assert state.tokens == 1
-                assert state.reused_tokens == 0
-                prompt_tokens = state.prompt_tokens
+            return [first_token(voice, context, times) for times in LENGTHS]
+
+
+def first_token(voice: Voice, context: Context, times: int) -> dict[str, Any]:
+    """The same of questions of one length."""
+    ours, theirs, prompt_tokens = [], [], 0
+    for number in range(TRIES + 1):
+        messages = question(number, times=times)
+        theirs.append(llama_cpp_seconds(voice, context, messages))
+        begun = time.perf_counter()
+        *_, state = voice.answer(messages, Sampling(max_tokens=1))
+        ours.append(time.perf_counter() - begun)
+        assert state.tokens == 1
+        assert state.reused_tokens == 0
+        prompt_tokens = state.prompt_tokens
     medians = statistics.median(ours[1:]), statistics.median(theirs[1:])  # the first of each reads the file
     return {
         "prompt_tokens": prompt_tokens, "seconds": medians[0], "llama_cpp_seconds": medians[1],
@@ -115,10 +121,10 @@ def first_token(base: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def llama_cpp_seconds(voice: Voice, context: Context, number: int) -> float:
+def llama_cpp_seconds(voice: Voice, context: Context, messages: list[dict[str, str]]) -> float:
     """llama.cpp alone: tokenize the rendered prompt, decode it in one call, sample."""
     c = llamacpp.library()
-    text = voice.chat.render(question(number, times=LONG), add_generation_prompt=True)
+    text = voice.chat.render(messages, add_generation_prompt=True)
     context.clear()
     with Sampler() as sampler:
         begun = time.perf_counter()
@@ -212,7 +218,7 @@ def measure(shape: str, folder: Path, *, with_people: bool) -> dict[str, Any]:
         "shape": shape,
         "gguf_bytes": base.stat().st_size,
         "second_voice": second_voice(base, adapter),
-        "first_token": first_token(base),
+        "first_tokens": first_tokens(base),
         "second_turn": second_turn(base),
         "people": twenty_people(base, adapter) if with_people else None,
         "machine": machine(),
@@ -221,12 +227,13 @@ def measure(shape: str, folder: Path, *, with_people: bool) -> dict[str, Any]:
 
 def print_table(found: dict[str, Any]) -> None:
     """The figures for people."""
-    voice, token, turn, people = (found[key] for key in ("second_voice", "first_token", "second_turn", "people"))
+    voice, turn, people = (found[key] for key in ("second_voice", "second_turn", "people"))
     print(f"one voice {voice['one_voice_bytes'] / 1e6:,.0f} MB, the second {voice['second_voice_bytes'] / 1e6:,.0f} MB more: "
           f"adapter {voice['adapter_bytes'] / 1e6:,.0f}, cache {voice['cache_bytes'] / 1e6:,.0f}, "
           f"and {voice['beyond_adapter_and_cache']:.1%} of the first")  # fmt: skip
-    print(f"first token of {token['prompt_tokens']} tokens: {token['seconds']:.3f} s, llama.cpp itself "
-          f"{token['llama_cpp_seconds']:.3f} s: {token['ratio']:.3f}")  # fmt: skip
+    for token in found["first_tokens"]:
+        print(f"first token of {token['prompt_tokens']} tokens: {token['seconds']:.3f} s, llama.cpp itself "
+              f"{token['llama_cpp_seconds']:.3f} s: {token['ratio']:.3f}")  # fmt: skip
     print(f"second turn: {turn['reused_tokens']} of {turn['prompt_tokens']} tokens reused, {turn['seconds']:.3f} s instead of "
           f"{turn['seconds_from_nothing']:.3f} s")  # fmt: skip
     for number, it in enumerate(people["rounds"] if people else (), start=1):

@@ -70,6 +70,7 @@ class Watched:
                 route.abort()
 
         self.context.route("**/*", look)
+        self.context.set_default_timeout(90_000)  # milliseconds; machines of tests are busy
         self.page = self.context.new_page()
         self.page.on("console", lambda it: self.complaints.append(it.text) if it.type == "error" else None)
         self.page.on("pageerror", lambda it: self.complaints.append(str(it)))
@@ -78,8 +79,36 @@ class Watched:
         self.page.get_by_label("Your question").wait_for()
 
 
+SETTINGS = ("System prompt", "Temperature", "Top-p", "Most tokens of an answer", "Seed")
+FIRST_FIELD = {
+    "Compare": "#question textarea", "Blind": "#blind-question textarea", "Batch": "#questions textarea",
+    "Results": "#results h2", "Chat": "#chat-question textarea",
+}  # fmt: skip
+FRAMES = "() => new Promise(done => { let left = 6; const next = () => left-- ? requestAnimationFrame(next) : done(); next(); })"
+
+
 def open_settings(page: Any) -> None:
-    """Open the settings, and wait until their fields listen: a program types faster than Gradio builds them."""
+    """Open the settings, and wait until they can be filled in."""
     page.get_by_role("button", name=re.compile("Settings")).click()
-    page.get_by_label("Seed").wait_for()
-    page.wait_for_timeout(1000)
+    for label in SETTINGS:
+        page.get_by_label(label).first.wait_for()
+    wait_for_values(page)
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Go to a tab, and wait until it can be filled in."""
+    page.get_by_role("tab", name=name).click()
+    page.locator(FIRST_FIELD[name]).first.wait_for()
+    wait_for_values(page)
+
+
+def stand_still(page: Any) -> None:
+    """No transitions of colors and heights, so that what is measured is what stays."""
+    page.add_style_tag(content="*, ::before, ::after { transition: none !important; animation: none !important; }")
+    wait_for_values(page)
+
+
+def wait_for_values(page: Any) -> None:
+    """Gradio draws what was closed, and sets the values in the frame after (render_previously_invisible_children in its
+    frontend): what is typed in between would be lost."""
+    page.evaluate(FRAMES)

@@ -119,7 +119,7 @@ def served(*arguments: str, prepare: str = "") -> Iterator[Server]:
 
 
 def _url(process: subprocess.Popen[bytes], log: Path) -> str:
-    for _ in range(600):
+    for _ in range(1200):
         text = log.read_text()
         if process.poll() is not None:
             break

@@ -26,6 +26,10 @@ from medllama.stages import BY_NAME
             {"adapter_gguf": Path("c"), "backend": "ollama"},
             "adapter_gguf: an Ollama server applies adapters by itself: name the model that has it",
         ),
+        (
+            {"ollama_host": "127.0.0.1:11434", "backend": "ollama"},
+            "ollama_host: 127.0.0.1:11434 is no address such as http://127.0.0.1:11434",
+        ),
         ({"max_seconds": 0.0}, "max_seconds: 0.0 must be above 0"),
         ({"port": 70000}, "port: 70000 must be 0 to 65535"),
         ({"temperature": -0.1}, "temperature: -0.1 must be 0 or more"),
@@ -46,6 +50,14 @@ def test_what_cannot_be_served_is_refused_by_name(given: dict[str, Any], problem
 def test_this_machine_needs_no_password(host: str) -> None:
     assert AppConfig(("a.gguf",), host=host).problems() == []
     assert AppConfig(("a.gguf",), host="0.0.0.0", password_file=Path("secret")).problems() == []
+
+
+def test_questions_go_elsewhere_with_an_ollama_server_of_another_machine_alone() -> None:
+    def elsewhere(host: str, **given: Any) -> str:
+        return AppConfig(("a",), ollama_host=host, **given).elsewhere
+
+    assert elsewhere("http://user:secret@example.org:11434", backend="ollama") == "example.org"
+    assert elsewhere("http://localhost:11434", backend="ollama") == elsewhere("http://example.org") == ""
 
 
 def test_a_recipe_gives_the_runs_base_and_tuned_file_and_its_examples(tmp_path: Path) -> None:

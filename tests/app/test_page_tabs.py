@@ -13,7 +13,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.app.browsing import LEAST_CONTRAST, NAMELESS, Watched, ask, open_settings
+from tests.app.browsing import (
+    LEAST_CONTRAST,
+    NAMELESS,
+    Watched,
+    ask,
+    open_settings,
+    open_tab,
+    stand_still,
+    wait_for_values,
+)
 from tests.app.serving import SLOW, VERY_SLOW, Server, served
 from tests.app.test_results_tab import CERTIFICATE, EVALUATION
 
@@ -55,16 +64,12 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     assert watched.complaints == []
 
 
-def open_tab(page: Any, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
-    page.wait_for_timeout(300)  # a program types faster than Gradio builds the fields
-
-
 def judge(page: Any, question: str, choice: str, rater: str) -> None:
     """Ask blind and save a judgement."""
     page.get_by_label("Question to judge").fill(question)
     page.keyboard.press("Enter")
     page.get_by_label(choice).wait_for()
+    wait_for_values(page)
     page.get_by_label(choice).check()
     page.get_by_label("Your name or initials").fill(rater)
 
@@ -251,7 +256,7 @@ def test_every_tab_can_be_read_and_named_at_every_width_by_day_and_night(
             page.get_by_label(re.compile("Questions, one a line")).fill("x" * 300)
             page.get_by_role("button", name="Answer all").click()
             page.locator("#progress", has_text="1 of 1 answered").wait_for()
-        page.wait_for_timeout(500)
+        stand_still(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         contrast, where = page.evaluate(LEAST_CONTRAST)
         assert contrast >= 4.5, f"{name}: {where}"

@@ -101,7 +101,7 @@ def test_the_first_of_several_voices_is_the_base(
     assert empty_html(voices).count('class="card base"') == (len(files) > 1)
     assert "no medical device" in heading(voices)
     assert told in heading(voices)
-    assert "Questions go to http://far, and no question is kept here" in heading(voices, elsewhere="http://far")
+    assert "Questions go to far, and no question is kept here" in heading(voices, elsewhere="far")
     assert ("On a quantized base this is not the certified merged file" in empty_html(voices)) == has_adapter
 
 

@@ -77,11 +77,11 @@ def test_the_quant_card_is_shown_where_eval_made_one(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_or_broken_is_said_section_by_section(tmp_path: Path) -> None:
-    assert html_of(tmp_path, None, None).count("Not there yet: ") == 3
+    assert html_of(tmp_path, None, None).count("is not there yet: ") == 3
     assert "medllama eval makes it." in html_of(tmp_path, None, CERTIFICATE)
     html = html_of(tmp_path, "{cut", CERTIFICATE)
     assert "results.json is not JSON: line 1" in html
     assert "<strong>pass</strong>" in html
     html = html_of(tmp_path, {"tasks": 5}, CERTIFICATE)
     assert "results.json is none of medllama eval" in html
-    assert ResultsTab(AppConfig(("a.gguf",))).html().count("Not there yet") == 3
+    assert ResultsTab(AppConfig(("a.gguf",))).html().count("No file was named: ") == 3
