@@ -11,11 +11,11 @@ from medllama.config import option
 SHORTEST_WINDOW = 8  # tokens: half of them are read before the first is predicted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """A GGUF, the base's beside it, and tasks in; results with their uncertainty out."""
 
-    gguf: Path = option(help="the GGUF to measure", kind="path", metavar="FILE")
+    gguf: Path | None = option(None, help="the GGUF to measure; --panel alone needs none", kind="path", metavar="FILE")
     output: Path = option(
         help="the results to write, for example results.json; every item goes to items-TASK.jsonl beside it",
         kind="output",
@@ -87,8 +87,11 @@ class EvalConfig:
     threads: int | None = option(None, help="CPU threads (default: all); another number may change the last digits")
 
     def problems(self) -> list[str]:
+        of_a_file = [name for name in ("task", "data", "baseline", "card") if getattr(self, name)]
         is_asked = self.task or self.data or self.panel
         found = [] if is_asked else ["task: name a task, or --data the folder that prepare made, or --panel ratings"]
+        if self.gguf is None and (of_a_file or not self.panel):
+            found.append(f"gguf: name the file to measure{', for ' + ', '.join(of_a_file) if of_a_file else ''}")
         for name, least in (
             ("max_records", 1),
             ("max_answer_tokens", 1),
