@@ -101,6 +101,8 @@ class EvalConfig:
         ):
             if (value := getattr(self, name)) < least:
                 found.append(f"{name}: {value} must be {least} or more")
+        if self.output.is_dir():
+            found.append(f"output: {self.output} is a folder; name a file in it: {self.output / 'results.json'}")
         if self.window is not None and self.window < SHORTEST_WINDOW:
             found.append(f"window: {self.window} must be {SHORTEST_WINDOW} or more")
         if self.within and not self.card:

@@ -24,7 +24,7 @@ from eval.ledger import Ledgers
 from eval.panel import panel
 from eval.prepared import Prepared, prepare, read_tasks
 from eval.scoring import BATCH_TOKENS, SEQUENCES, STEP_TOKENS, FloatArray, answer_ending, score
-from eval.tasks import Passage
+from eval.tasks import Passage, Question
 from medllama import __version__, progress
 from medllama.errors import InputError
 from medllama.files import read_json, sha256_file, write_json, write_text
@@ -129,7 +129,8 @@ def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared], dr
     if any(its != pieces["model"] for its in pieces.values()):
         raise InputError(
             f"{files['baseline']} has another vocabulary than {files['model']}: token ids mean something else in it",
-            hint="medllama convert --with-base makes the base's file in the same way",
+            hint="medllama convert --with-base makes the base's file in the same way; measure another family's model by itself: "
+            "accuracies and nats_per_byte compare",
         )
 
 
@@ -141,6 +142,8 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
     write_text(path, "".join(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n" for kept in items))
     summary = kind.summarize(items, config.seed)
     warnings = kind.warnings(summary, len(items)) + overlap.warning(seen)
+    if twice := sum(_has_its_answer_twice(record) for record in prepared.records):
+        warnings.append(f"{twice:,} items have the right option twice: scored by its text that is a tie, and wrong")
     if prepared.left_out["too_long"]:
         warnings.append(f"{prepared.left_out['too_long']:,} records are longer than the context and were left out")
     return {
@@ -164,6 +167,10 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
         "items_file": path.name,
         "items_sha256": sha256_file(path),
     }
+
+
+def _has_its_answer_twice(record: Question | Passage) -> bool:
+    return isinstance(record, Question) and list(record.options.values()).count(record.options[record.answer]) > 1
 
 
 def _overlap(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig) -> dict[str, Any] | None:
@@ -227,7 +234,8 @@ def _lines(report: dict[str, Any], rated: dict[str, Any] | None) -> Iterator[str
         yield f"{FREE_ANSWERS} {generation['line']}"
     if (card := report.get("quant_card")) and card["within"]:
         within = card["within"]
-        yield f"{within['file'] or 'no file'} is the smallest with {within['expression']}"
+        file, bounds = within["file"], within["expression"]
+        yield f"{file} is the smallest with {bounds}" if file else f"no file has {bounds}"
     if rated:
         yield f"panel of {rated['raters']} on {rated['items']} items"
 

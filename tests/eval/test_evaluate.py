@@ -144,6 +144,26 @@ def test_questions_longer_than_the_context_are_left_out_and_counted(
     assert "1 records are longer than the context" in result["warnings"][0]
 
 
+def test_a_question_with_its_right_option_twice_is_told_and_others_are_not(
+    ggufs: dict[str, Path], tmp_path: Path
+) -> None:
+    item = {"question": "Where is gout?", "options": {"A": "Joints", "B": "Joints", "C": "Skin"}, "answer": "A"}
+    items = [item, item | {"question": "Where not?", "answer": "C"}]
+    path = write_jsonl(tmp_path / "items.jsonl", items)
+    result, kept = task(run(ggufs, tmp_path / "out" / "results.json", task=(str(path),), baseline=None), 0)
+    assert result["warnings"] == ["1 items have the right option twice: scored by its text that is a tie, and wrong"]
+    assert not kept[0]["model"]["is_right"]["sum"]
+
+
+def test_accuracy_bounds_need_questions_before_anything_is_measured(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    given = {"task": (str(data / "test.jsonl"),), "card": (str(ggufs["model"]),), "within": "accuracy>=50%"}
+    with pytest.raises(InputError, match="accuracy is of multiple-choice questions, and no task has any"):
+        run(ggufs, tmp_path / "results.json", baseline=None, **given)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_items_that_training_has_read_are_marked_counted_and_warned_of(
     ggufs: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:

@@ -126,6 +126,8 @@ def test_ratings_alone_are_a_command_and_their_fault_is_told_before_anything_is_
     assert json.loads(capsys.readouterr().out)["line"] == "panel of 2 on 2 items"
     assert main(["eval", "--task", "medqa", "--output", str(output)]) == 2
     assert "gguf: name the file to measure" in capsys.readouterr().err
+    assert main(["eval", "--panel", str(ratings), "--output", str(tmp_path)]) == 2
+    assert "is a folder; name a file in it" in capsys.readouterr().err
     ratings.write_text('{"item_id": 1}')
     monkeypatch.setattr("eval.evaluate.Model", None)
     given = EvalConfig(gguf=ggufs["model"], output=output, data=data, panel=ratings)
