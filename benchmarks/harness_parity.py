@@ -34,20 +34,20 @@ def harness_rows(task: Task, records: Sequence[Record]) -> dict[str, list[dict[s
     for record in records:
         assert isinstance(record, Question)
         name = HARNESS.get(task.benchmark, f"mmlu_{record.subject}")
+        row: dict[str, Any]
         texts, number = list(record.options.values()), list(record.options).index(record.answer)
-        rows = {
-            "medqa": {"sent1": record.question, "label": number}
-            | {f"ending{it}": text for it, text in enumerate(texts)},
-            "medmcqa": {"question": record.question, "cop": number}
-            | dict(zip(("opa", "opb", "opc", "opd"), texts, strict=False)),
-            "pubmedqa": {
-                "QUESTION": record.question,
-                "CONTEXTS": [record.context],
-                "final_decision": texts[number],
-            },
-        }
-        other = {"question": record.question, "choices": texts, "answer": number}
-        found.setdefault(name, []).append(rows.get(task.benchmark, other))
+        match task.benchmark:
+            case "medqa":
+                row = {"sent1": record.question, "label": number}
+                row |= {f"ending{place}": text for place, text in enumerate(texts)}
+            case "medmcqa":
+                row = {"question": record.question, "cop": number}
+                row |= dict(zip(("opa", "opb", "opc", "opd"), texts, strict=True))
+            case "pubmedqa":
+                row = {"QUESTION": record.question, "CONTEXTS": [record.context], "final_decision": texts[number]}
+            case _:
+                row = {"question": record.question, "choices": texts, "answer": number}
+        found.setdefault(name, []).append(row)
     return found
 
 

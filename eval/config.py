@@ -63,7 +63,8 @@ class EvalConfig:
         6, help="held-out questions that both models answer, for people to read; none is picked by hand"
     )
     generate: int = option(
-        32, help="held-out questions whose answers are compared with the expected ones (BLEU, chrF, ROUGE)"
+        32,
+        help="held-out questions whose answers are compared with the expected ones (exactly right, BLEU, chrF, ROUGE)",
     )
     domain_prompts: bool = option(True, help="let both models sum up, explain and go on too, for people to read")
     max_answer_tokens: int = option(128, help="the tokens after which such an answer is cut")
