@@ -88,9 +88,8 @@ def compare(samples: Sequence[Sample], answers: Mapping[str, list[dict[str, Any]
     right = {role: [said["is_expected"] for said in its] for role, its in kept.items()}
     documents = [samples[number].origin["document_id"] for number in held_out]
     exactly_right = accuracy.accuracies(right, documents, seed)
-    is_told = any(
-        map(any, right.values())
-    )  # where answers are long, none is the same word for word, which tells nothing
+    # Where answers are long, none is the same word for word, which tells nothing.
+    is_told = any(any(its) for its in right.values())
     expected = [samples[number].origin["expected"] for number in held_out]
     return {
         "protocol": references.PROTOCOL,
