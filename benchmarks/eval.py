@@ -2,7 +2,7 @@
 
     python -m benchmarks.eval --gguf medllama-Q4_K_M.gguf --items 4        # some minutes at 1.1B on two cores
 
-The usual loop is llama-cpp-python's `reset(); eval()` with one full prompt per option. Four ways of asking: letters, option texts,
+The usual loop is llama-cpp-python's `reset(); eval()` with one full prompt per option. Three ways of asking: letters, option texts,
 letters behind five examples; and llama.cpp's own batched speed on a prompt of 512 tokens (llama-bench's pp512) beside the tokens a
 second of ours. Items that are chosen otherwise are listed with their margins; only those under 0.5 nats are excused.
 
@@ -163,8 +163,8 @@ def batched_speed(gguf: Path, threads: int) -> float:
     return PROMPT_TOKENS / float(numpy.median(seconds[1:]))
 
 
-def measure(gguf: Path, items: int, usual_items: int, threads: int) -> dict[str, Any]:
-    """All ways of asking."""
+def measure(gguf: Path, items: int, usual_items: int, threads: int, asked: Sequence[str]) -> dict[str, Any]:
+    """The ways of asking that are named."""
     metadata = read_gguf_metadata(gguf)
     task = Task("questions", Path("questions"), "", tuple(questions(items, seed=0)))
     examples = tuple(questions(5, seed=1))
@@ -174,7 +174,8 @@ def measure(gguf: Path, items: int, usual_items: int, threads: int) -> dict[str,
         "letters, 5-shot": ({"scored_by": "letter", "shots": 5}, dataclasses.replace(task, examples=examples)),
     }
     found: dict[str, Any] = {"gguf_bytes": gguf.stat().st_size, "threads": threads, "batched_tokens_per_second": []}
-    for name, (options, its) in ways.items():
+    for name in asked:
+        options, its = ways[name]
         config = EvalConfig(gguf=gguf, output=Path("results.json"), task=("questions",), prompt="plain", **options)
         found["batched_tokens_per_second"].append(batched_speed(gguf, threads))
         found[name] = compare(gguf, prepare(its, metadata, config, ()), usual_items, threads) | {"goal": GOALS[name]}
@@ -191,10 +192,12 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=8)
     parser.add_argument("--usual-items", type=int, default=2, help="items that the usual loop is given (default: 2)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--way", action="append", choices=GOALS, help="one way of asking (default: all of them)")
     given = parser.parse_args()
-    found = measure(given.gguf, given.items, given.usual_items, given.threads)
+    asked = given.way or list(GOALS)
+    found = measure(given.gguf, given.items, given.usual_items, given.threads, asked)
     print(f"{'':<16}{'ratio':>7}{'goal':>7}{'limit':>7}{'ours s/item':>13}{'usual s/item':>13}{'flips':>7}")
-    for name in GOALS:
+    for name in asked:
         its = found[name]
         print(
             f"{name:<16}{its['ratio']:>7.2f}{its['goal']:>7.1f}{its['limit']:>7.2f}{its['our_seconds_an_item']:>13.2f}"

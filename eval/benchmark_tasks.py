@@ -43,6 +43,11 @@ def open_task(text: str, shots: int = 0) -> Task:
     Raises InputError with file and line for what is no row of it, and where there are no examples.
     """
     name, _, rest = text.partition(":")
+    if name not in formats.READERS and not Path(text.partition("?")[0]).exists():
+        known = ", ".join(formats.READERS)
+        raise InputError(
+            f"there is no file {text.partition('?')[0]}", hint=f"name a file, or NAME:PATH, NAME being {known}"
+        )
     if name not in formats.READERS and "?" not in text:
         task = read_task(Path(text))
         return _with_examples(task, "", shots) if shots else task

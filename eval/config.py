@@ -11,11 +11,11 @@ from medllama.config import option
 SHORTEST_WINDOW = 8  # tokens: half of them are read before the first is predicted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """A GGUF, the base's beside it, and tasks in; results with their uncertainty out."""
 
-    gguf: Path = option(help="the GGUF to measure", kind="path", metavar="FILE")
+    gguf: Path | None = option(None, help="the GGUF to measure; --panel alone needs none", kind="path", metavar="FILE")
     output: Path = option(
         help="the results to write, for example results.json; every item goes to items-TASK.jsonl beside it",
         kind="output",
@@ -63,7 +63,8 @@ class EvalConfig:
         6, help="held-out questions that both models answer, for people to read; none is picked by hand"
     )
     generate: int = option(
-        32, help="held-out questions whose answers are compared with the expected ones (BLEU, chrF, ROUGE)"
+        32,
+        help="held-out questions whose answers are compared with the expected ones (exactly right, BLEU, chrF, ROUGE)",
     )
     domain_prompts: bool = option(True, help="let both models sum up, explain and go on too, for people to read")
     max_answer_tokens: int = option(128, help="the tokens after which such an answer is cut")
@@ -87,8 +88,11 @@ class EvalConfig:
     threads: int | None = option(None, help="CPU threads (default: all); another number may change the last digits")
 
     def problems(self) -> list[str]:
+        of_a_file = [name for name in ("task", "data", "baseline", "card") if getattr(self, name)]
         is_asked = self.task or self.data or self.panel
         found = [] if is_asked else ["task: name a task, or --data the folder that prepare made, or --panel ratings"]
+        if self.gguf is None and (of_a_file or not self.panel):
+            found.append(f"gguf: name the file to measure{', for ' + ', '.join(of_a_file) if of_a_file else ''}")
         for name, least in (
             ("max_records", 1),
             ("max_answer_tokens", 1),
@@ -98,6 +102,8 @@ class EvalConfig:
         ):
             if (value := getattr(self, name)) < least:
                 found.append(f"{name}: {value} must be {least} or more")
+        if self.output.is_dir():
+            found.append(f"output: {self.output} is a folder; name a file in it: {self.output / 'results.json'}")
         if self.window is not None and self.window < SHORTEST_WINDOW:
             found.append(f"window: {self.window} must be {SHORTEST_WINDOW} or more")
         if self.within and not self.card:

@@ -6,7 +6,8 @@ sums in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -35,45 +36,45 @@ def kl_divergence(reference: Logits, other: Logits) -> Float64:
     return numpy.concatenate(parts)
 
 
-@dataclass
-class Tally:
-    """One file against the reference, document by document: sums of what is averaged over tokens."""
+@dataclass(frozen=True)
+class Divergence:
+    """One file against the reference on one document: sums over its tokens of what is averaged, and the largest divergence."""
 
-    kld: list[float] = field(default_factory=list)
-    same_top: list[float] = field(default_factory=list)
-    loss_difference: list[float] = field(default_factory=list)
-    tokens: list[float] = field(default_factory=list)
-    largest: float = 0.0
+    kld: float
+    same_top: float
+    loss_difference: float
+    tokens: int
+    largest: float
 
-    def add(self, reference: Logits, other: Logits, targets: numpy.typing.NDArray[numpy.int64]) -> None:
-        """Count one document: logits (tokens, vocab) of both, and the token that follows each."""
-        divergence = kl_divergence(reference, other)
-        rows = numpy.arange(len(targets))
-        losses = [0.0, 0.0]
-        for start in range(0, len(targets), ROWS):
-            part = slice(start, start + ROWS)
-            for number, logits in enumerate((reference, other)):
-                chosen = log_softmax(logits[part])[rows[: len(targets[part])], targets[part]]
-                losses[number] -= float(chosen.sum())
-        self.kld.append(float(divergence.sum()))
-        self.same_top.append(float((reference.argmax(axis=1) == other.argmax(axis=1)).sum()))
-        self.loss_difference.append(losses[1] - losses[0])
-        self.tokens.append(float(len(targets)))
-        self.largest = max(self.largest, float(divergence.max()))
 
-    def summary(self) -> dict[str, Any]:
-        """Means over tokens with standard errors over documents; the perplexity ratio with its 95% interval."""
-        counts = numpy.array(self.tokens)
-        means = {
-            name: clustered_mean(numpy.array(values), counts)
-            for name, values in (("kld", self.kld), ("same_top", self.same_top), ("loss", self.loss_difference))
-        }
-        loss, error = means["loss"]
-        interval = None if error is None else [float(numpy.exp(loss + sign * Z_95 * error)) for sign in (-1, 1)]
-        return {
-            "tokens": int(counts.sum()),
-            "documents": len(counts),
-            "kld": {"mean": means["kld"][0], "standard_error": means["kld"][1], "largest": self.largest},
-            "same_top": {"share": means["same_top"][0], "standard_error": means["same_top"][1]},
-            "perplexity_ratio": {"ratio": float(numpy.exp(loss)), "interval_95": interval},
-        }
+def divergence(reference: Logits, other: Logits, targets: numpy.typing.NDArray[numpy.int64]) -> Divergence:
+    """Of one document: logits (tokens, vocab) of both, and the token that follows each."""
+    klds = kl_divergence(reference, other)
+    same = reference.argmax(axis=1) == other.argmax(axis=1)
+    loss = _log_likelihood(reference, targets) - _log_likelihood(other, targets)
+    return Divergence(float(klds.sum()), float(same.sum()), loss, len(targets), float(klds.max()))
+
+
+def _log_likelihood(logits: Logits, targets: numpy.typing.NDArray[numpy.int64]) -> float:
+    total = 0.0
+    for start in range(0, len(targets), ROWS):
+        chosen = targets[start : start + ROWS]
+        total += float(log_softmax(logits[start : start + ROWS])[numpy.arange(len(chosen)), chosen].sum())
+    return total
+
+
+def summarize(documents: Sequence[Divergence]) -> dict[str, Any]:
+    """Means over tokens with standard errors over documents; the perplexity ratio with its 95% interval."""
+    counts = numpy.array([float(it.tokens) for it in documents])
+    kld, same_top, (loss, error) = (
+        clustered_mean(numpy.array([float(getattr(it, name)) for it in documents]), counts)
+        for name in ("kld", "same_top", "loss_difference")
+    )
+    interval = None if error is None else [float(numpy.exp(loss + sign * Z_95 * error)) for sign in (-1, 1)]
+    return {
+        "tokens": int(counts.sum()),
+        "documents": len(counts),
+        "kld": {"mean": kld[0], "standard_error": kld[1], "largest": max(it.largest for it in documents)},
+        "same_top": {"share": same_top[0], "standard_error": same_top[1]},
+        "perplexity_ratio": {"ratio": float(numpy.exp(loss)), "interval_95": interval},
+    }

@@ -13,85 +13,97 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval import mcq, overlap, perplexity, quant_card, samples
 from eval.config import EvalConfig
-from eval.ledger import Ledger
+from eval.ledger import Ledgers
 from eval.panel import panel
 from eval.prepared import Prepared, prepare, read_tasks
 from eval.scoring import BATCH_TOKENS, SEQUENCES, STEP_TOKENS, FloatArray, answer_ending, score
-from eval.tasks import Passage
+from eval.tasks import Passage, Question
 from medllama import __version__, progress
 from medllama.errors import InputError
-from medllama.files import PARTIAL_SUFFIX, read_json, sha256_file, write_json, write_text
+from medllama.files import read_json, sha256_file, write_json, write_text
 from medllama.gguf_metadata import GgufMetadata, read_gguf_metadata
 from medllama.llamacpp import Model
 from medllama.stages import StageResult
 
 ANSWERS = "answers.jsonl"
 TRAINING, CARD = "train.jsonl", "data_card.json"
+FREE_ANSWERS = "free answers"
 
 
 def evaluate(config: EvalConfig) -> StageResult:
-    """Measure and write the results. Raises InputError for what is no task, no GGUF, or no counterpart."""
+    """Measure and write the results. Raises InputError for what is no task, no GGUF, no rating, no bound, or no counterpart."""
+    # What a person wrote is read before anything is measured: a slip must not show after hours.
+    bounds = quant_card.parse(config.within) if config.within else []
+    rated = panel(config.panel, config.seed) if config.panel else None
+    ledgers = Ledgers(config.output, {"threads": config.threads or os.cpu_count(), "versions": _versions()})
+    report = _measure(config, config.gguf, bounds, ledgers) if config.gguf else {"tasks": []}
+    for result in [*report["tasks"], report.get("generation") or {"warnings": []}]:
+        for warning in result["warnings"]:
+            progress.message(f"warning: {result.get('task', FREE_ANSWERS)}: {warning}")
+    line = "; ".join(_lines(report, rated)) or "nothing to measure"
+    write_json(config.output, {"line": line, "seed": config.seed, "versions": _versions(), **report, "panel": rated})
+    ledgers.remove()
+    headlines = [_headline(result) for result in report["tasks"]]
+    if generation := report.get("generation"):
+        known = {"task": FREE_ANSWERS, "kind": "free_answers", "measured": generation["measured"]}
+        headlines.append({**known, **generation["exactly_right"]})
+    return StageResult(config.output, {"line": line, "tasks": headlines})
+
+
+def _measure(config: EvalConfig, gguf: Path, bounds: Sequence[quant_card.Bound], ledgers: Ledgers) -> dict[str, Any]:
+    """Everything that is asked of files: the results but for the panel's part."""
+    files = {"model": gguf} | ({"baseline": config.baseline} if config.baseline else {})
     tasks = read_tasks(config)
-    files = {"model": config.gguf} | ({"baseline": config.baseline} if config.baseline else {})
-    metadata = read_gguf_metadata(config.gguf)
+    metadata = read_gguf_metadata(gguf)
     ending = answer_ending(metadata.chat) if metadata.chat else ()
     prepared = [prepare(task, metadata, config, ending) for task in tasks]
     drawn = draw_samples(prepared, metadata, config)
     asked = [it for it in drawn if len(it.prompt) + config.max_answer_tokens <= metadata.context_length]
     require_same_tokens(files, prepared, asked)
+    if any(bound.figure == "accuracy" for bound in bounds) and not _choices(prepared):
+        raise InputError(
+            f"--within {config.within!r}: accuracy is of multiple-choice questions, and no task has any",
+            hint="name one: --task questions.jsonl",
+        )
     described = {role: _file(path) for role, path in files.items()}
     scores: dict[str, list[list[list[FloatArray]]]] = {}
     answers: dict[str, list[dict[str, Any]]] = {}
-    ledgers: list[Ledger] = []
     for role, path in files.items():
+        sha256 = described[role]["sha256"]
         with Model(path, threads=config.threads) as model:
-            threads, scores[role] = model.threads, []
-            for it in prepared:
-                ledgers.append(_ledger(config, it, role, described[role]["sha256"], threads))
-                scores[role].append(score(model, it.prompts, it.task.name, it.families, ledgers[-1]))
-            answers[role] = samples.answer(model, asked, config.max_answer_tokens)
+            threads = model.threads
+            scores[role] = [_score(model, it, role, sha256, ledgers) for it in prepared]
+            decides = {"model": sha256, "prompts": [it.prompt for it in asked], "max_tokens": config.max_answer_tokens}
+            ledger = ledgers.open(f"answers-{role}", decides)
+            answers[role] = samples.answer(model, asked, config.max_answer_tokens, ledger)
     results = []
     for number, it in enumerate(prepared):
         items = it.items({role: its[number] for role, its in scores.items()})
         results.append(_result(it, items, config))
-    for result in results:
-        for warning in result["warnings"]:
-            progress.message(f"warning: {result['task']}: {warning}")
-    line = "; ".join(f"{_title(result, results)} {result['line']}" for result in results)
-    card = _card(config, prepared)
-    rated = panel(config.panel, config.seed) if config.panel else None
-    line = "; ".join(part for part in (line, _chosen(card), _rated(rated)) if part) or "nothing to measure"
-    report = {
-        "line": line,
+    return {
         **described,
         "chat_template_sha256": metadata.chat.sha256 if metadata.chat else None,
-        "seed": config.seed,
         "threads": threads,
-        "versions": _versions(),
         "tasks": results,
-        "generation": samples.compare(asked, answers),
+        "generation": samples.compare(asked, answers, config.seed),
         "samples": _samples(asked, answers, len(drawn) - len(asked), config),
-        "quant_card": card,
-        "panel": rated,
+        "quant_card": _card(config, prepared, bounds, ledgers),
     }
-    write_json(config.output, report)
-    for ledger in ledgers:
-        ledger.remove()
-    return StageResult(config.output, {"line": line, "tasks": [_headline(result) for result in results]})
 
 
-def _ledger(config: EvalConfig, prepared: Prepared, role: str, sha256: str, threads: int) -> Ledger:
-    """The unfinished measurement of one task and file, under everything that decides its bits."""
-    name = f"items-{prepared.task.name}-{role}.jsonl{PARTIAL_SUFFIX}"
+def _score(model: Model, prepared: Prepared, role: str, sha256: str, ledgers: Ledgers) -> list[list[FloatArray]]:
+    """A task's scores, resumed where an earlier run was cut off."""
     batches = [BATCH_TOKENS, STEP_TOKENS, SEQUENCES]
     decides = {"model": sha256, "prompts": prepared.prompts_sha256, "families": prepared.families, "batches": batches}
-    return Ledger(config.output.with_name(name), {**decides, "threads": threads, "versions": _versions()})
+    ledger = ledgers.open(f"items-{prepared.task.name}-{role}", decides)
+    return score(model, prepared.prompts, prepared.task.name, prepared.families, ledger)
 
 
 def draw_samples(prepared: Sequence[Prepared], metadata: GgufMetadata, config: EvalConfig) -> list[samples.Sample]:
@@ -117,7 +129,8 @@ def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared], dr
     if any(its != pieces["model"] for its in pieces.values()):
         raise InputError(
             f"{files['baseline']} has another vocabulary than {files['model']}: token ids mean something else in it",
-            hint="medllama convert --with-base makes the base's file in the same way",
+            hint="medllama convert --with-base makes the base's file in the same way; measure another family's model by itself: "
+            "accuracies and nats_per_byte compare",
         )
 
 
@@ -129,6 +142,8 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
     write_text(path, "".join(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n" for kept in items))
     summary = kind.summarize(items, config.seed)
     warnings = kind.warnings(summary, len(items)) + overlap.warning(seen)
+    if twice := sum(_has_its_answer_twice(record) for record in prepared.records):
+        warnings.append(f"{twice:,} items have the right option twice: scored by its text that is a tie, and wrong")
     if prepared.left_out["too_long"]:
         warnings.append(f"{prepared.left_out['too_long']:,} records are longer than the context and were left out")
     return {
@@ -152,6 +167,10 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
         "items_file": path.name,
         "items_sha256": sha256_file(path),
     }
+
+
+def _has_its_answer_twice(record: Question | Passage) -> bool:
+    return isinstance(record, Question) and list(record.options.values()).count(record.options[record.answer]) > 1
 
 
 def _overlap(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig) -> dict[str, Any] | None:
@@ -179,38 +198,46 @@ def _samples(
     return found | {"items": shown, "answers_file": path.name, "answers_sha256": sha256_file(path)}
 
 
-def _card(config: EvalConfig, prepared: Sequence[Prepared]) -> dict[str, Any] | None:
+def _card(
+    config: EvalConfig, prepared: Sequence[Prepared], bounds: Sequence[quant_card.Bound], ledgers: Ledgers
+) -> dict[str, Any] | None:
     """The quant card of the files that are asked for, and the smallest one within the bounds."""
     if not config.card or not prepared:
         return None
-    bounds = quant_card.parse(config.within) if config.within else []
     files = [Path(name) for name in config.card]
     # Conversations and texts are what a model is used on; questions serve where there is nothing else.
     ordered = sorted(prepared, key=lambda it: it.task.kind == "multiple_choice")
     prompts = [answers for it in ordered for answers in it.prompts]
-    card = quant_card.quant_card(files, prompts, config.card_tokens, config.threads)
-    asked = [it for it in prepared if it.task.kind == "multiple_choice"]
+    card = quant_card.quant_card(files, prompts, config.card_tokens, config.threads, ledgers)
     accuracies: dict[str, float] = {}
-    if asked and any(name == "accuracy" for name, _, _ in bounds):
-        accuracies = {path.name: _accuracy(path, asked[0], config) for path in files}
-    within = quant_card.smallest_within(config.within, card, accuracies) if config.within else None
+    if any(bound.figure == "accuracy" for bound in bounds):
+        accuracies = {path.name: _accuracy(path, _choices(prepared)[0], config, ledgers) for path in files}
+    within = quant_card.smallest_within(config.within, bounds, card, accuracies) if config.within else None
     return card | {"accuracy": accuracies or None, "within": within}
 
 
-def _accuracy(path: Path, prepared: Prepared, config: EvalConfig) -> float:
+def _choices(prepared: Sequence[Prepared]) -> list[Prepared]:
+    return [it for it in prepared if it.task.kind == "multiple_choice"]
+
+
+def _accuracy(path: Path, prepared: Prepared, config: EvalConfig, ledgers: Ledgers) -> float:
     with Model(path, threads=config.threads) as model:
-        scores = score(model, prepared.prompts, prepared.task.name, prepared.families)
+        scores = _score(model, prepared, path.stem, sha256_file(path), ledgers)
     return float(mcq.summarize(prepared.items({"model": scores}))["model"]["accuracy"])
 
 
-def _chosen(card: dict[str, Any] | None) -> str:
-    """What the card adds to the line that people see."""
-    within = card["within"] if card else None
-    return f"{within['file'] or 'no file'} is the smallest with {within['expression']}" if within else ""
-
-
-def _rated(rated: dict[str, Any] | None) -> str:
-    return f"panel of {rated['raters']} on {rated['items']} items" if rated else ""
+def _lines(report: dict[str, Any], rated: dict[str, Any] | None) -> Iterator[str]:
+    """What people see of the results, one part at a time."""
+    for result in report["tasks"]:
+        yield f"{_title(result, report['tasks'])} {result['line']}"
+    if (generation := report.get("generation")) and generation["line"]:
+        yield f"{FREE_ANSWERS} {generation['line']}"
+    if (card := report.get("quant_card")) and card["within"]:
+        within = card["within"]
+        file, bounds = within["file"], within["expression"]
+        yield f"{file} is the smallest with {bounds}" if file else f"no file has {bounds}"
+    if rated:
+        yield f"panel of {rated['raters']} on {rated['items']} items"
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def medqa(row: Row, place: str, number_of_options: int = 4) -> Question:
     if not isinstance(options, dict) or list(options) != list(LETTERS[: len(options)]):
         raise ValueError("options is no table of A, B, C, ...")
     if len(options) != number_of_options:
-        other = "medqa5" if len(options) == 5 else "medqa"
-        raise ValueError(f"it has {len(options)} options, not {number_of_options}: perhaps this is {other}")
+        other = {4: ": perhaps this is medqa", 5: ": perhaps this is medqa5"}.get(len(options), "")
+        raise ValueError(f"it has {len(options)} options, not {number_of_options}{other}")
     answer = _text(row, "answer_idx")
     if answer not in options:
         raise ValueError(f"answer_idx is {answer!r}, none of the options")

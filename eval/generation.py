@@ -2,19 +2,21 @@
 
     said = answers(model, [[1, 518, ...], ...], max_tokens=128)
 
-Prompts go together in the order in which they are given, so that a run repeats to the bit at the same number of threads.
+Prompts go together in the order in which they are given, so that a run repeats to the bit at the same number of threads, and one
+that was cut off goes on with the next group. The settings are llama.cpp's defaults, with which people run the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
+from eval.ledger import Ledger
 from medllama import progress
 from medllama.llamacpp import BatchToken, Context, Model
 
 TOGETHER = 48  # answers that are written at the same time, ...
-CACHE_BYTES = 1e9  # ... or fewer, so that what the cache keeps of them (twice float16) stays under this
+CACHE_BYTES = 1e9  # ... or fewer, so that what the cache keeps of them stays under this
 STEP_TOKENS = 512
 
 
@@ -26,19 +28,26 @@ class Said:
     has_ended: bool = False
 
 
-def answers(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Said]:
+def answers(
+    model: Model, prompts: Sequence[Sequence[int]], max_tokens: int, ledger: Ledger | None = None
+) -> list[Said]:
     """The answer to each prompt of token ids. One that would end after its last token counts as ended."""
-    found: list[Said] = []
+    done = ledger.read() if ledger else []
+    found = [Said(*said) for group in done for said in group]
     longest = max(map(len, prompts), default=0) + max_tokens + 1
-    together = max(1, min(TOGETHER, int(CACHE_BYTES / (2 * model.cache_bytes_per_token * longest))))
+    together = max(1, min(TOGETHER, int(CACHE_BYTES / (model.cache_bytes_per_token * longest))))
     groups = [prompts[start : start + together] for start in range(0, len(prompts), together)]
     room = max((sum(len(prompt) + max_tokens + 1 for prompt in group) for group in groups), default=0)
     if not room:
         return found
-    with Context(model, context_tokens=room, batch_tokens=min(STEP_TOKENS, room), sequences=together) as context:
-        for group in groups:
+    step = min(STEP_TOKENS, room)
+    with Context(model, context_tokens=room, batch_tokens=step, sequences=together, exact=False) as context:
+        for group in groups[len(done) :]:
             progress.update(f"answers of {model.path.name}", len(found), len(prompts))
-            found += _together(context, group, max_tokens)
+            said = _together(context, group, max_tokens)
+            if ledger:
+                ledger.append([astuple(it) for it in said])
+            found += said
     return found
 
 

@@ -1,5 +1,9 @@
 """What a long measurement has done so far, so that it goes on where it was cut off.
 
+    ledgers = Ledgers(Path("results.json"), {"threads": 2})
+    ledger = ledgers.open("items-medqa-model", {"prompts": "5e..."})
+    done = ledger.read()
+
 A line of JSONL per batch, under the digest of everything that decides its figures (model, prompts, batches, threads, versions).
 Whole batches count, so a resumed run computes the rest in the very batches in which it would have been computed anyway, and ends
 with the same bits. Floats are written with all of their digits.
@@ -13,31 +17,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy
-import numpy.typing
+from medllama.files import PARTIAL_SUFFIX
 
-Scores = list[list[numpy.typing.NDArray[numpy.float64]]]  # of one batch: of each prompt and answer the labels' values
+
+class Ledgers:
+    """The ledgers of one evaluation, beside its results; `decides` is what all of them depend on."""
+
+    def __init__(self, output: Path, decides: Mapping[str, Any]) -> None:
+        self._output = output
+        self._decides = decides
+        self._opened: list[Ledger] = []
+
+    def open(self, name: str, decides: Mapping[str, Any]) -> Ledger:
+        """The ledger of one measurement with one file, under everything that decides its bits."""
+        path = self._output.with_name(f"{name}.jsonl{PARTIAL_SUFFIX}")
+        self._opened.append(Ledger(path, {**self._decides, **decides}))
+        return self._opened[-1]
+
+    def remove(self) -> None:
+        """Nothing is left to resume."""
+        for ledger in self._opened:
+            ledger.path.unlink(missing_ok=True)
 
 
 class Ledger:
-    """The file of one task and model; `decides` is what must be the same for an old one to be used."""
+    """The file of one measurement; `decides` is what must be the same for an old one to be used."""
 
     def __init__(self, path: Path, decides: Mapping[str, Any]) -> None:
         self.path = path
         self.key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
-    def read(self) -> list[Scores]:
+    def read(self) -> list[Any]:
         """The batches that are done. What is of another measurement, or was cut in the middle, is removed."""
         whole = self._whole_lines()
         if not whole or whole[0] != {"key": self.key}:
+            whole = [{"key": self.key}]
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps({"key": self.key}) + "\n", encoding="utf-8")
-            return []
         self.path.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
-        return [
-            [[numpy.array(values, dtype=numpy.float64) for values in answers] for answers in line["batch"]]
-            for line in whole[1:]
-        ]
+        return [line["batch"] for line in whole[1:]]
 
     def _whole_lines(self) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
@@ -53,12 +70,7 @@ class Ledger:
             lines.append(value)
         return lines
 
-    def append(self, batch: Scores) -> None:
-        """Keep one more batch, at once."""
-        line = json.dumps({"batch": [[values.tolist() for values in answers] for answers in batch]}, allow_nan=False)
+    def append(self, batch: Any) -> None:
+        """Keep one more batch, at once: any JSON."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def remove(self) -> None:
-        """Nothing is left to resume."""
-        self.path.unlink(missing_ok=True)
+            file.write(json.dumps({"batch": batch}, allow_nan=False) + "\n")

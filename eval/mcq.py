@@ -12,16 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy
-
+from eval import accuracy
 from eval.scoring import FloatArray
-from eval.statistics import (
-    bootstrap_interval,
-    mcnemar_exact,
-    paired_interval,
-    proportion_standard_error,
-    wilson_interval,
-)
 from eval.tasks import Question
 from eval.wording import Wording
 
@@ -29,12 +21,8 @@ MEASURES = ("sum", "per_byte", "per_token")
 HEADLINE = "sum"
 PROTOCOL = (
     "An option's score is the log-likelihood of the tokens of {answer} (not of a template's ending): their sum (the headline), the "
-    "sum divided by UTF-8 bytes (per_byte), or by tokens (per_token). The highest score is the choice; a tie is a "
-    "wrong answer. Intervals: Wilson's for an accuracy, Tango's (1998) score interval for the paired difference, both 95%; p: "
-    "McNemar's exact test, two-sided. Items count as independent there; bootstrap_95 is over documents, "
-    "{resamples:,} resamples with the run's seed."
+    "sum divided by UTF-8 bytes (per_byte), or by tokens (per_token). The highest score is the choice; a tie is a wrong answer. "
 )
-RESAMPLES = 10_000
 ROLES = ("model", "baseline")
 
 
@@ -43,7 +31,7 @@ def protocol(form: str, wording: Wording, shots: int, origin: str) -> str:
     examples = f"{shots}-shot, the first of {origin}" if shots else "zero-shot"
     asked = "as plain text" if form == "plain" else "in the file's chat template"
     answer = "the option's letter" if wording.scored_by == "letter" else "the option's text"
-    return f"Wording: {wording.name}; {examples}, {asked}. " + PROTOCOL.format(answer=answer, resamples=RESAMPLES)
+    return f"Wording: {wording.name}; {examples}, {asked}. {PROTOCOL.format(answer=answer)}{accuracy.INTERVALS}"
 
 
 def item(
@@ -91,9 +79,7 @@ def summarize(items: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, An
     """Accuracies with intervals, their difference, and the same by subject. Needs nothing but the items."""
     roles = [role for role in ROLES if role in items[0]]
     subjects = sorted({kept["subject"] for kept in items})
-    summary: dict[str, Any] = {"measure": HEADLINE, **accuracies(items, HEADLINE)}
-    if "difference" in summary:
-        summary["difference"]["bootstrap_95"] = bootstrap(items, seed)
+    summary: dict[str, Any] = {"measure": HEADLINE, **accuracies(items, HEADLINE, seed)}
     summary["by_measure"] = {measure: accuracies(items, measure) for measure in MEASURES}
     summary["by_subject"] = [
         {
@@ -107,68 +93,27 @@ def summarize(items: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, An
     return summary
 
 
-def accuracies(items: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
+def accuracies(items: Sequence[Mapping[str, Any]], measure: str, seed: int | None = None) -> dict[str, Any]:
     """Each role's accuracy by one measure, and the paired difference where there is a baseline."""
-    total = len(items)
     right = {role: [kept[role]["is_right"][measure] for kept in items] for role in ROLES if role in items[0]}
-    found: dict[str, Any] = {
-        role: {
-            "right": sum(its),
-            "accuracy": sum(its) / total,
-            "standard_error": proportion_standard_error(sum(its), total),
-            "interval_95": list(wilson_interval(sum(its), total)),
-        }
-        for role, its in right.items()
-    }
-    if "baseline" in right:
-        pairs = list(zip(right["model"], right["baseline"], strict=True))
-        gained, lost = pairs.count((True, False)), pairs.count((False, True))
-        found["difference"] = {
-            "accuracy": (gained - lost) / total,
-            "interval_95": list(paired_interval(gained, lost, total)),
-            "mcnemar_exact_p": mcnemar_exact(gained, lost),
-            "only_model_right": gained,
-            "only_baseline_right": lost,
-        }
-    return found
-
-
-def bootstrap(items: Sequence[Mapping[str, Any]], seed: int) -> list[float]:
-    """The interval of the difference where whole documents are drawn again: wordings of one fact are not independent."""
-    numbers = {document: number for number, document in enumerate(dict.fromkeys(kept["document_id"] for kept in items))}
-    clusters = numpy.array([numbers[kept["document_id"]] for kept in items])
-    gains = [float(kept["model"]["is_right"][HEADLINE]) - kept["baseline"]["is_right"][HEADLINE] for kept in items]
-    return list(bootstrap_interval(numpy.array(gains), clusters, seed, RESAMPLES))
+    return accuracy.accuracies(right, [kept["document_id"] for kept in items], seed)
 
 
 def warnings(summary: Mapping[str, Any], items: int) -> list[str]:
     """What a reader of the headline must know."""
-    difference = summary.get("difference")
-    if difference is None:
-        return []
-    low, high = difference["interval_95"]
-    if low > 0 or high < 0:
-        sides = {measure: its["difference"]["interval_95"] for measure, its in summary["by_measure"].items()}
-        others = [
-            measure
-            for measure, (its_low, its_high) in sides.items()
-            if (its_low > 0, its_high < 0) != (low > 0, high < 0)
-        ]
-        return [f"the measures disagree: {' and '.join(others)} cannot tell, or says otherwise"] if others else []
-    return [
-        f"too small to tell: on {items:,} items a difference between {100 * low:+.1f} and {100 * high:+.1f} points is compatible "
-        "with what was seen, and that includes none"
-    ]
+    if found := accuracy.too_small(summary, items):
+        return found
+    sides = {measure: _side(its) for measure, its in summary["by_measure"].items()}
+    others = [measure for measure, side in sides.items() if side != sides[HEADLINE]]
+    return [f"the measures disagree: {' and '.join(others)} cannot tell, or says otherwise"] if others else []
+
+
+def _side(found: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the model is better, and whether it is worse, beyond chance."""
+    low, high = found["difference"]["interval_95"] if "difference" in found else (0, 0)
+    return low > 0, high < 0
 
 
 def line(summary: Mapping[str, Any]) -> str:
     """The headline in words."""
-    text = f"{summary['model']['accuracy']:.1%}"
-    if "difference" not in summary:
-        low, high = summary["model"]["interval_95"]
-        return f"{text} (95% interval {100 * low:.1f} to {100 * high:.1f})"
-    low, high = summary["difference"]["interval_95"]
-    return (
-        f"{text} against {summary['baseline']['accuracy']:.1%} of the base "
-        f"({100 * summary['difference']['accuracy']:+.1f}, 95% interval {100 * low:.1f} to {100 * high:.1f})"
-    )
+    return accuracy.line(summary)

@@ -1,6 +1,6 @@
 """A panel of people: blind ratings in, how often each model was preferred and how far the raters agree.
 
-    medllama eval --gguf FILE --panel ratings.jsonl --output results.json
+    medllama eval --panel ratings.jsonl --output panel.json
 
 A line of the file is what the app exports, as JSONL or, where it ends in .csv, as CSV: item_id, rater, model_a, model_b, choice
 (a, b, tie or both_bad), relevance_a, relevance_b, accuracy_a, accuracy_b, coherence_a, coherence_b (1 to 5 or null), comment, time.
@@ -29,7 +29,7 @@ from medllama.files import read_jsonl, read_text, sha256_file
 CHOICES = ("a", "b", "tie", "both_bad")
 ASPECTS = ("relevance", "accuracy", "coherence")
 SCORES = tuple(f"{aspect}_{side}" for aspect in ASPECTS for side in "ab")
-HINT = "the app's page exports ratings in this form; DESIGN: item_id, rater, model_a, model_b, choice, ..."
+HINT = "the app's page exports ratings; their fields are item_id, rater, model_a, model_b, choice (a, b, tie, both_bad), ..."
 RESAMPLES = 10_000
 PROTOCOL = (
     "Blind: raters did not see which model was which. A win is a preferred answer; ties and pairs of which both were bad count as "

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
-from eval.divergence import Tally
+from eval.divergence import Divergence, divergence, summarize
 from eval.file_cost import file_cost
+from eval.ledger import Ledger, Ledgers
 from eval.prompts import Answers
 from medllama import progress
 from medllama.errors import InputError
@@ -32,13 +34,22 @@ PROTOCOL = (
     "reference's. Standard errors: ratio estimator with prompts as clusters. Speed and memory: a process of its own per file, with "
     "llama.cpp's default settings."
 )
-UNITS = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "%": 0.01}
-BOUND = re.compile(r"^\s*(\w+)\s*(<=|>=|<|>)\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*([kMG]?B|%)?\s*$")
+BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9}
+SHARES = {"": 1.0, "%": 0.01}
+BOUND = re.compile(r"^\s*(\w+)\s*(<=|>=|<|>)\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\w*|%)\s*$")
 FIGURES = ("kld", "same_top", "perplexity_ratio", "size", "memory", "accuracy")
 
 
+class Bound(NamedTuple):
+    """A figure of the card, how it compares, and with what: ("kld", "<", 0.02)."""
+
+    figure: str
+    comparison: str
+    limit: float
+
+
 def quant_card(
-    files: Sequence[Path], prompts: Sequence[Answers], max_tokens: int, threads: int | None
+    files: Sequence[Path], prompts: Sequence[Answers], max_tokens: int, threads: int | None, ledgers: Ledgers
 ) -> dict[str, Any]:
     """The card of these files. Raises InputError where none of them is a reference."""
     if not prompts:
@@ -50,11 +61,14 @@ def quant_card(
             f"none of {', '.join(path.name for path in files)} is F32, BF16 or F16",
             hint="the card compares with the unrounded file: convert with --types F16,...",
         )
-    texts = _texts(prompts, max_tokens)
+    texts, digests = _texts(prompts, max_tokens), {path: sha256_file(path) for path in files}
     rows = []
     for path in sorted(files, key=lambda path: path.stat().st_size):
-        against = None if path == reference else compare(reference, path, texts, threads)
-        row = {"file": path.name, "type": types[path], "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        against = None
+        if path != reference:
+            decides = {"texts": texts, "reference": digests[reference], "file": digests[path]}
+            against = compare(reference, path, texts, threads, ledgers.open(f"card-{path.stem}", decides))
+        row = {"file": path.name, "type": types[path], "bytes": path.stat().st_size, "sha256": digests[path]}
         rows.append(row | {"against_reference": against, "cost": file_cost(path, threads)})
     return {"protocol": PROTOCOL, "reference": reference.name, "files": rows}
 
@@ -78,9 +92,12 @@ def _texts(prompts: Sequence[Answers], max_tokens: int) -> list[list[int]]:
     return found
 
 
-def compare(reference: Path, path: Path, texts: Sequence[Sequence[int]], threads: int | None) -> dict[str, Any]:
+def compare(
+    reference: Path, path: Path, texts: Sequence[Sequence[int]], threads: int | None, ledger: Ledger | None = None
+) -> dict[str, Any]:
     """One file against the reference, both open; of each text every token but the first is predicted."""
-    room, tally = max(map(len, texts)), Tally()
+    room = max(map(len, texts))
+    found = [Divergence(*done) for done in (ledger.read() if ledger else [])]
     with Model(reference, threads=threads) as wide, Model(path, threads=threads) as narrow:
         if wide.n_vocab != narrow.n_vocab:
             raise InputError(f"{path} has another vocabulary than {reference}", hint="a card is of one model's files")
@@ -88,40 +105,53 @@ def compare(reference: Path, path: Path, texts: Sequence[Sequence[int]], threads
             Context(wide, context_tokens=room, batch_tokens=STEP_TOKENS) as first,
             Context(narrow, context_tokens=room, batch_tokens=STEP_TOKENS) as second,
         ):
-            for number, text in enumerate(texts):
-                progress.update(f"{path.name} against {reference.name}", number, len(texts))
+            for text in texts[len(found) :]:
+                progress.update(f"{path.name} against {reference.name}", len(found), len(texts))
                 ids = text[:-1]
-                tally.add(first.logits(ids), second.logits(ids), numpy.array(text[1:], dtype=numpy.int64))
-    return tally.summary()
+                targets = numpy.array(text[1:], dtype=numpy.int64)
+                found.append(divergence(first.logits(ids), second.logits(ids), targets))
+                if ledger:
+                    ledger.append(astuple(found[-1]))
+    return summarize(found)
 
 
-def smallest_within(expression: str, card: dict[str, Any], accuracies: dict[str, float]) -> dict[str, Any]:
-    """The smallest file of the card that keeps every bound of an expression like "kld<0.02, size<4GB"; None where none does."""
-    bounds = parse(expression)
-    kept = [row for row in card["files"] if all(_holds(row, bound, accuracies) for bound in bounds)]
-    return {"expression": expression, "file": kept[0]["file"] if kept else None, "all": [row["file"] for row in kept]}
+def smallest_within(
+    expression: str, bounds: Sequence[Bound], card: dict[str, Any], accuracies: dict[str, float]
+) -> dict[str, Any]:
+    """The smallest file of the card that keeps every bound; None where none does."""
+    kept = [row["file"] for row in card["files"] if all(_holds(row, bound, accuracies) for bound in bounds)]
+    return {"expression": expression, "file": kept[0] if kept else None, "all": kept}
 
 
-def parse(expression: str) -> list[tuple[str, str, float]]:
-    """The bounds of an expression: figure, comparison, value. Raises InputError where it is none."""
+def parse(expression: str) -> list[Bound]:
+    """The bounds of an expression like "kld<0.02, size<4GB". Raises InputError where it is none."""
     found = []
     for part in expression.split(","):
         match = BOUND.match(part)
-        if match is None or match[1] not in FIGURES:
-            raise InputError(
-                f"--within {expression!r}: {part.strip()!r} is no bound",
-                hint=f'for example "kld<0.02, size<4GB"; the figures are {", ".join(FIGURES)}',
-            )
-        found.append((match[1], match[2], float(match[3]) * UNITS[match[4] or ""]))
+        name = match[1] if match else ""
+        units = BYTES if name in ("size", "memory") else SHARES
+        if match is None or name not in FIGURES or match[4].lower() not in units:
+            raise _no_bound(expression, part, "")
+        limit = float(match[3]) * units[match[4].lower()]
+        if name in ("same_top", "accuracy") and limit > 1:
+            raise _no_bound(expression, part, ": a share is at most 1, or 100%")
+        found.append(Bound(name, match[2], limit))
     return found
 
 
-def _holds(row: dict[str, Any], bound: tuple[str, str, float], accuracies: dict[str, float]) -> bool:
-    name, comparison, limit = bound
-    value = figure(row, name, accuracies)
+def _no_bound(expression: str, part: str, why: str) -> InputError:
+    return InputError(
+        f"--within {expression!r}: {part.strip()!r} is no bound{why}",
+        hint=f'for example "kld<0.02, same_top>=95%, size<4GB"; the figures are {", ".join(FIGURES)}',
+    )
+
+
+def _holds(row: dict[str, Any], bound: Bound, accuracies: dict[str, float]) -> bool:
+    value = figure(row, bound.figure, accuracies)
     if value is None:
         return False
-    return {"<": value < limit, "<=": value <= limit, ">": value > limit, ">=": value >= limit}[comparison]
+    limit = bound.limit
+    return {"<": value < limit, "<=": value <= limit, ">": value > limit, ">=": value >= limit}[bound.comparison]
 
 
 def figure(row: dict[str, Any], name: str, accuracies: dict[str, float]) -> float | None:

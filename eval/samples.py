@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval import generation, references
+from eval import accuracy, generation, references
 from eval.domain_prompts import PROMPTS
+from eval.ledger import Ledger
 from eval.tasks import Passage
 from medllama.chat import Chat
 from medllama.llamacpp import Model
@@ -21,7 +22,7 @@ from medllama.llamacpp import Model
 PROTOCOL = (
     "Greedy: the likeliest token each time, in the file's chat template, until the model ends its answer or max_tokens are reached; "
     "several answers are computed together. Held-out questions are the first of their conversations and are drawn by the seed. "
-    "is_expected: the expected answer word for word, but for capitals and whitespace; another answer may be right too."
+    "is_expected: the expected answer word for word and no more, but for capitals and whitespace; another may be right too."
 )
 
 
@@ -59,25 +60,46 @@ def _sample(messages: tuple[dict[str, str], ...], chat: Chat, origin: dict[str, 
     return Sample(messages, chat.encode(messages, add_generation_prompt=True), origin)
 
 
-def answer(model: Model, samples: Sequence[Sample], max_tokens: int) -> list[dict[str, Any]]:
-    """What the model says to each: the text without whitespace at its edges, its tokens, and whether it ended by itself."""
-    said = generation.answers(model, [sample.prompt for sample in samples], max_tokens)
+def answer(
+    model: Model, samples: Sequence[Sample], max_tokens: int, ledger: Ledger | None = None
+) -> list[dict[str, Any]]:
+    """What the model says to each: the text without whitespace at its edges, its tokens, whether it ended by itself, and whether
+    that is the expected answer."""
+    said = generation.answers(model, [sample.prompt for sample in samples], max_tokens, ledger)
+    texts = [model.detokenize(it.tokens).strip() for it in said]
     return [
-        {"text": model.detokenize(it.tokens).strip(), "tokens": len(it.tokens), "ended": it.has_ended} for it in said
+        {"text": text, "tokens": len(it.tokens), "ended": it.has_ended, "is_expected": _is_expected(text, it, sample)}
+        for text, it, sample in zip(texts, said, samples, strict=True)
     ]
 
 
-def compare(samples: Sequence[Sample], answers: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any] | None:
+def _is_expected(text: str, said: generation.Said, sample: Sample) -> bool | None:
+    """None where nothing is expected."""
+    expected = sample.origin["expected"]
+    return None if expected is None else said.has_ended and references.words(text) == references.words(expected)
+
+
+def compare(samples: Sequence[Sample], answers: Mapping[str, list[dict[str, Any]]], seed: int) -> dict[str, Any] | None:
     """Every role's answers to the held-out questions against the expected ones; None where there are none."""
     held_out = [number for number, sample in enumerate(samples) if sample.origin["expected"] is not None]
     if not held_out:
         return None
+    kept = {role: [its[number] for number in held_out] for role, its in answers.items()}
+    right = {role: [said["is_expected"] for said in its] for role, its in kept.items()}
+    documents = [samples[number].origin["document_id"] for number in held_out]
+    exactly_right = accuracy.accuracies(right, documents, seed)
+    # Where answers are long, none is the same word for word, which tells nothing.
+    is_told = any(any(its) for its in right.values())
     expected = [samples[number].origin["expected"] for number in held_out]
-    found: dict[str, Any] = {"protocol": references.PROTOCOL}
-    for role, its in answers.items():
-        texts, tokens, ended = ([its[number][key] for number in held_out] for key in ("text", "tokens", "ended"))
-        found[role] = references.measure(texts, tokens, ended, expected)
-    return found
+    return {
+        "protocol": references.PROTOCOL,
+        "measured": len(held_out),
+        "documents": len(set(documents)),
+        "line": accuracy.line(exactly_right) if is_told else "",
+        "exactly_right": exactly_right,
+        "warnings": accuracy.too_small(exactly_right, len(held_out)) if is_told else [],
+        **{role: references.measure(its, expected) for role, its in kept.items()},
+    }
 
 
 def summarize(
@@ -92,14 +114,8 @@ def summarize(
             {
                 **sample.origin,
                 "messages": list(sample.messages),
-                **{role: its[number] | _compared(its[number], sample) for role, its in answers.items()},
+                **{role: its[number] for role, its in answers.items()},
             }
             for number, sample in enumerate(samples)
         ],
     }
-
-
-def _compared(said: dict[str, Any], sample: Sample) -> dict[str, Any]:
-    expected = sample.origin["expected"]
-    is_expected = None if expected is None else references.words(said["text"]) == references.words(expected)
-    return {"is_expected": is_expected}

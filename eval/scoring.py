@@ -7,6 +7,9 @@ family and stays in the cache. Several prompts go into one batch. Which ones do 
 its lengths), so results repeat to the bit at the same number of threads. A batch changes a quantized model's logits a
 little (medllama/llamacpp.py), so both models get the same batches.
 
+Files are asked as people run them, in llama.cpp's default settings: a float16 cache and flash attention, which passes over the
+cells of other prompts; unfused attention in float32 would look at all of them and take a third longer behind five examples.
+
 Multi-sequence tokens in one batch are what llama.cpp's own HellaSwag score does (tools/perplexity/perplexity.cpp).
 """
 
@@ -49,19 +52,22 @@ def score(
     purpose: str,
     families: Sequence[str] | None = None,
     ledger: Ledger | None = None,
+    *,
+    exact: bool = False,
 ) -> list[list[FloatArray]]:
     """For every prompt and each of its answers the log-likelihoods of the labelled tokens: (labels,) float64, nats.
 
     families: (prompts,) those next to each other with the same name share what they begin with; none: all are one family.
+    exact: attention in float32, to compare with other programs.
     """
     batches = plan_batches(prompts, families)
     done = ledger.read() if ledger else []
-    scores: list[list[FloatArray]] = [answers for batch in done for answers in batch]
+    scores = [[numpy.array(values) for values in answers] for batch in done for answers in batch]
     room = max(
         batch.trunk + sum(decoded_tokens(prompts[it]) - batch.trunk for it in batch.members) for batch in batches
     )
     trunk: list[int] = []
-    with Context(model, context_tokens=room, batch_tokens=STEP_TOKENS, sequences=SEQUENCES) as context:
+    with Context(model, context_tokens=room, batch_tokens=STEP_TOKENS, sequences=SEQUENCES, exact=exact) as context:
         for batch in batches[len(done) :]:
             progress.update(f"{purpose} on {model.path.name}", len(scores), len(prompts))
             wanted = prompts[batch.members[0]][0].input_ids[: batch.trunk]
@@ -77,7 +83,7 @@ def score(
                     f"{model.path} computes logits that are no numbers", hint="medllama verify names the fault"
                 )
             if ledger:
-                ledger.append(found)
+                ledger.append([[values.tolist() for values in answers] for answers in found])
             scores += found
     return scores
 

@@ -21,6 +21,7 @@ from medllama.errors import InputError
 from medllama.files import read_jsonl, sha256_file
 
 HINT = "a task is JSONL of question, options and answer, or of messages; medllama prepare writes both"
+OPTIONS_HINT = 'for example {"question": "...", "options": {"A": "...", "B": "..."}, "answer": "B"}'
 MOST_OPTIONS = 26
 ROLES = ("system", "user", "assistant")
 
@@ -110,14 +111,14 @@ def _question(value: dict[str, Any], known: Record, place: str) -> Question:
     question, options, answer = (value.get(key) for key in ("question", "options", "answer"))
     if not _is_text(question):
         raise InputError(f"{place}: question is no text", hint=HINT)
-    if (
-        not isinstance(options, dict)
-        or not 2 <= len(options) <= MOST_OPTIONS
-        or not all(map(_is_text, options.values()))
-    ):
-        raise InputError(f"{place}: options is no table of 2 to {MOST_OPTIONS} texts", hint=HINT)
+    if not isinstance(options, dict) or not 2 <= len(options) <= MOST_OPTIONS:
+        raise InputError(f"{place}: options is no table of 2 to {MOST_OPTIONS} texts", hint=OPTIONS_HINT)
+    if wordless := [letter for letter, text in options.items() if not _is_text(text)]:
+        raise InputError(f"{place}: option {wordless[0]} is no text but {options[wordless[0]]!r}", hint=OPTIONS_HINT)
     if not isinstance(answer, str) or answer not in options:
-        raise InputError(f"{place}: the answer {answer!r} is none of the options {', '.join(options)}", hint=HINT)
+        raise InputError(
+            f"{place}: the answer {answer!r} is none of the options {', '.join(options)}", hint=OPTIONS_HINT
+        )
     context = value.get("context") or ""
     if not isinstance(context, str):
         raise InputError(f"{place}: context is no text", hint=HINT)

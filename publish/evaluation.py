@@ -12,7 +12,10 @@ from medllama.files import read_json
 from publish.certificate import CertifiedFile
 
 AGAIN = "run medllama eval on one of the packaged files"
-TITLES = {"multiple_choice": "accuracy", "perplexity": "perplexity of held-out answers"}
+TITLES = {
+    "multiple_choice": "accuracy", "free_answers": "exactly the expected words", "perplexity": "perplexity of held-out answers",
+}  # fmt: skip
+METRICS = {"multiple_choice": "accuracy", "free_answers": "exact_match", "perplexity": "perplexity"}
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,7 @@ class Evaluation:
             {
                 "task": {"type": "text-generation"},
                 "dataset": {"name": score.task, "type": score.task},
-                "metrics": [
-                    {
-                        "type": "accuracy" if score.kind == "multiple_choice" else "perplexity",
-                        "value": round(score.value, 4),
-                    }
-                ],
+                "metrics": [{"type": METRICS[score.kind], "value": round(score.value, 4)}],
             }
             for score in self.scores
         ]
@@ -74,7 +72,7 @@ def read_evaluation(path: Path, files: Sequence[CertifiedFile]) -> Evaluation:
     content = read_json(path)
     try:
         digest = content["model"]["sha256"]
-        scores = tuple(_score(task) for task in content["tasks"])
+        scores = tuple(_score(task) for task in [*content["tasks"], *_free_answers(content.get("generation"))])
     except (KeyError, TypeError, IndexError):
         raise InputError(f"{path} is not what medllama eval writes", hint=AGAIN) from None
     file = next((file for file in files if file.sha256 == digest), None)
@@ -83,9 +81,17 @@ def read_evaluation(path: Path, files: Sequence[CertifiedFile]) -> Evaluation:
     return Evaluation(file, scores)
 
 
+def _free_answers(generation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The answers in own words as a task; none where no answer was word for word the expected one, which tells nothing."""
+    if not generation or not generation["line"]:
+        return []
+    known = {"task": "free answers", "kind": "free_answers", "measured": generation["measured"]}
+    return [{**known, **generation["exactly_right"]}]
+
+
 def _score(task: dict[str, Any]) -> Score:
     kind, difference = task["kind"], ""
-    if kind == "multiple_choice":
+    if kind != "perplexity":
         model, base = task["model"], task.get("baseline")
         value, interval, base_value = model["accuracy"], model["interval_95"], base["accuracy"] if base else None
         if base:
@@ -116,4 +122,4 @@ def _score(task: dict[str, Any]) -> Score:
 def _shown(value: float | None, kind: str) -> str:
     if value is None:
         return "not measured"
-    return f"{100 * value:.1f}%" if kind == "multiple_choice" else f"{value:.2f}"
+    return f"{value:.2f}" if kind == "perplexity" else f"{100 * value:.1f}%"

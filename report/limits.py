@@ -24,13 +24,13 @@ def limits(figures: dict[str, Any]) -> list[Limit]:
             first=True,
         ),
         *_of_evaluation(figures["evaluation"]),
-        *_of_samples(figures["samples"], figures["evaluation"]),
+        *_of_answers(figures["generation"], figures["samples"], figures["evaluation"]),
         *_of_certificate(figures["certificate"]),
         *_of_training(figures["training"]),
         *_of_data(figures["data"]),
         _limit(
-            "Not measured: answers rated by people, harm, bias, whether the model knows when it does not know, and other models "
-            "than its base."
+            f"Not measured: {'' if figures['panel'] else 'answers rated by people, '}harm, bias, whether the model knows when it "
+            "does not know, and other models than its base."
         ),
     ]
 
@@ -114,20 +114,25 @@ def _of_task(task: dict[str, Any], title: str) -> Iterator[Limit]:
         yield _limit(f"{title_first}: {warning}.", *source, first=True)
 
 
-def _of_samples(samples: dict[str, Any] | None, evaluation: dict[str, Any] | None) -> Iterator[Limit]:
+def _of_answers(
+    generation: dict[str, Any] | None, samples: dict[str, Any] | None, evaluation: dict[str, Any] | None
+) -> Iterator[Limit]:
     if evaluation is None:
         return
     if samples is None:
         yield _limit("No answers were kept to read.", *evaluation["source"])
+    if generation is None:
         return
-    right, asked = samples["as_expected"]["model"], samples["compared"]
+    right, asked = generation["exactly_right"]["model"]["right"], generation["measured"]
     if right < asked and any(task["kind"] == "multiple_choice" for task in evaluation["tasks"]):
         yield _limit(
-            f"To choose among options is easier than to answer: asked freely, the tuned model gave the expected words in {right} of "
-            f"the {asked} held-out answers below.",
-            *samples["source"],
+            f"To choose among options is easier than to answer: asked freely, the tuned model gave the expected words and no more "
+            f"to {right:,} of {asked:,} held-out questions.",
+            *generation["source"],
             first=True,
         )
+    for warning in generation["warnings"]:
+        yield _limit(f"Free answers: {warning}.", *generation["source"])
 
 
 def _of_certificate(certificate: dict[str, Any] | None) -> Iterator[Limit]:

@@ -58,7 +58,7 @@ def _certificate_is_of_this_base(records: Records) -> dict[str, Any] | None:
 
 def _measured_file_is_certified(records: Records) -> dict[str, Any] | None:
     results, certificate = records.values.get("eval/results.json"), records.values.get("certificate.json")
-    if results is None or certificate is None:
+    if results is None or results["model"] is None or certificate is None:
         return None
     holds = results["model"]["sha256"] in _certified(records)
     return _link("the measured file passed the certificate", holds, "eval/results.json", "certificate.json")

@@ -54,7 +54,7 @@ def _results(figures: Figures) -> list[str]:
     evaluation = figures["evaluation"]
     if not evaluation or not evaluation["tasks"]:
         return ["Not measured: `medllama eval` makes this."]
-    lines = _table(("task", "n", "base", "tuned", "difference (95% interval)"), task_rows(evaluation))
+    lines = _table(("task", "n", "base", "tuned", "difference (95% interval)"), task_rows(figures))
     for task in evaluation["tasks"]:
         rows = [
             (row["subject"] or "no subject", row["items"], percent(row["baseline"]), percent(row["model"]))
@@ -83,12 +83,12 @@ def _generation(figures: Figures) -> list[str]:
         (name, *(f"{part[role][key]['mean']:.2f}" for role in roles))
         for key, name in (
             ("rougeL", "ROUGE-L"),
-            ("exact_match", "exact match"),
             ("words", "words"),
             ("ended", "ended by itself"),
         )
     ]
-    lines = _table((f"{part['model']['answers']} answers", *(names[role] for role in roles)), rows)
+    lines = _table((f"{part['measured']} answers", *(names[role] for role in roles)), rows)
+    lines += [f"\nWarning: {warning}." for warning in part["warnings"]]
     return [*lines, "", part["protocol"], _from(part)]
 
 

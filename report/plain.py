@@ -27,17 +27,12 @@ def headline_text(figures: dict[str, Any]) -> str:
     return f"**{told[verdict]}**{f', by {task}' if task else ''}. It is no medical device."
 
 
-def task_rows(evaluation: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A row per task: name and measure, items, base, tuned, difference with its 95% interval."""
-    rows = []
-    for task in evaluation["tasks"]:
+def task_rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A row per task, and one of the free answers: name and measure, items, base, tuned, difference with its 95% interval."""
+    rows: list[tuple[str, ...]] = []
+    for task in figures["evaluation"]["tasks"]:
         if task["kind"] == "multiple_choice":
-            shown = [percent((task[role] or {}).get("accuracy")) for role in ("baseline", "model")]
-            difference, name = task["difference"], f"{task['task']}, accuracy"
-            told = difference and (
-                f"{100 * difference['accuracy']:+.1f} points ({interval(difference['interval_95'], 100, 1)}), "
-                f"McNemar p {difference['mcnemar_exact_p']:.3g}"
-            )
+            rows.append((f"{task['task']}, accuracy", f"{task['measured']:,}", *_accuracies(task)))
         else:
             part = task["answer_text"]
             shown = [_perplexity(part[role]) for role in ("baseline", "model")]
@@ -46,8 +41,21 @@ def task_rows(evaluation: dict[str, Any]) -> list[tuple[str, ...]]:
             told = difference and f"{difference['nats_per_token']:+.3f} nats" + (
                 f" ({interval(limits, 1, 3)})" if limits else ""
             )
-        rows.append((name, f"{task['measured']:,}", *shown, told or ""))
+            rows.append((name, f"{task['measured']:,}", *shown, told or ""))
+    if free := figures["generation"]:
+        rows.append(("free answers, exactly right", f"{free['measured']:,}", *_accuracies(free["exactly_right"])))
     return rows
+
+
+def _accuracies(found: dict[str, Any]) -> tuple[str, str, str]:
+    """Of base and tuned, and their difference."""
+    base, tuned = (percent((found[role] or {}).get("accuracy")) for role in ("baseline", "model"))
+    difference = found["difference"]
+    told = difference and (
+        f"{100 * difference['accuracy']:+.1f} points ({interval(difference['interval_95'], 100, 1)}), "
+        f"McNemar p {difference['mcnemar_exact_p']:.3g}"
+    )
+    return base, tuned, told or ""
 
 
 def _perplexity(part: dict[str, Any] | None) -> str:

@@ -35,17 +35,20 @@ PART = {
     "difference?": {"nats_per_token": NUMBER, "standard_error?": NUMBER, "interval_95?": INTERVAL},
 }  # fmt: skip
 ACCURACY = {"right": int, "accuracy": NUMBER, "interval_95": INTERVAL}
+ACCURACIES = {
+    "model": ACCURACY, "baseline?": ACCURACY,
+    "difference?": {
+        "accuracy": NUMBER, "interval_95": INTERVAL, "mcnemar_exact_p": NUMBER, "only_model_right": int,
+        "only_baseline_right": int, "bootstrap_95?": INTERVAL,
+    },
+}  # fmt: skip
 TASK = {
     "task": str, "kind": str, "sha256": str, "records": int, "measured": int, "documents": int, "left_out": {"*": int},
     "protocol": str, "warnings": [str], "items_file": str,
 }  # fmt: skip
 OF_KIND: dict[str, dict[str, Any]] = {
     "multiple_choice": {
-        "model": ACCURACY, "baseline?": ACCURACY,
-        "difference?": {
-            "accuracy": NUMBER, "interval_95": INTERVAL, "mcnemar_exact_p": NUMBER, "only_model_right": int,
-            "only_baseline_right": int, "bootstrap_95?": INTERVAL,
-        },
+        **ACCURACIES,
         "by_subject": [{"subject": str, "items": int, "model": NUMBER, "baseline?": NUMBER}],
     },
     "perplexity": {"answer_text": PART, "with_ending": PART},
@@ -60,8 +63,8 @@ def task_shape(value: Any) -> dict[str, Any]:
 
 MEAN = {"mean": NUMBER, "standard_error?": NUMBER}
 GENERATED = {
-    "answers": int, "bleu": {"score": NUMBER, "signature": str}, "chrf": {"score": NUMBER, "signature": str}, "rouge1": MEAN,
-    "rouge2": MEAN, "rougeL": MEAN, "exact_match": MEAN, "tokens": MEAN, "words": MEAN, "expected_words": MEAN, "ended": MEAN,
+    "bleu": {"score": NUMBER, "signature": str}, "chrf": {"score": NUMBER, "signature": str}, "rouge1": MEAN,
+    "rouge2": MEAN, "rougeL": MEAN, "tokens": MEAN, "words": MEAN, "expected_words": MEAN, "ended": MEAN,
 }  # fmt: skip
 CARD = {
     "protocol": str, "reference": str,
@@ -88,6 +91,28 @@ PANEL = {
     }],
 }  # fmt: skip
 ANSWER = {"text": str, "tokens": int, "ended": bool, "is_expected?": bool}
+RESULTS = {
+    "baseline?": GGUF, "seed": int, "tasks": [task_shape], "quant_card?": CARD, "panel?": PANEL,
+    "generation?": {
+        "protocol": str, "measured": int, "documents": int, "exactly_right": ACCURACIES, "warnings": [str], "model": GENERATED,
+        "baseline?": GENERATED,
+    },
+    "samples?": {
+        "protocol": str, "max_tokens": int, "too_long": int,
+        "items": [{
+            "origin": str, "kind?": str, "messages": [{"role": str, "content": str}], "expected?": str, "model": ANSWER,
+            "baseline?": ANSWER,
+        }],
+    },
+}  # fmt: skip
+
+
+def results_shape(value: Any) -> dict[str, Any]:
+    """The shape of the results of eval: those of a panel alone are of no file."""
+    is_of_file = not isinstance(value, dict) or value.get("tasks") != []
+    return {"model" if is_of_file else "model?": GGUF, **RESULTS}
+
+
 SHAPES: dict[str, Any] = {
     "data/data_card.json": {
         "publishable": bool, "records": {"*": int},
@@ -113,17 +138,7 @@ SHAPES: dict[str, Any] = {
             }],
         }],
     },
-    "eval/results.json": {
-        "model": GGUF, "baseline?": GGUF, "seed": int, "tasks": [task_shape],
-        "generation?": {"protocol": str, "model": GENERATED, "baseline?": GENERATED}, "quant_card?": CARD, "panel?": PANEL,
-        "samples?": {
-            "protocol": str, "max_tokens": int, "too_long": int,
-            "items": [{
-                "origin": str, "kind?": str, "messages": [{"role": str, "content": str}], "expected?": str, "model": ANSWER,
-                "baseline?": ANSWER,
-            }],
-        },
-    },
+    "eval/results.json": results_shape,
 }  # fmt: skip
 MANIFEST = {
     "seconds": NUMBER, "peak_memory_bytes": NUMBER, "inputs": {"*": {"sha256": str}},

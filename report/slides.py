@@ -126,14 +126,16 @@ def _results(deck: Any, figures: Figures) -> None:
         _bullets(deck, "Results", ["The model was not measured."])
         return
     head = ("task", "n", "base", "tuned", "difference (95%)")
-    _table(deck, "Base against tuned", [head, *task_rows(evaluation)], evaluation["source"])
-    tasks = [task for task in evaluation["tasks"] if task["kind"] == "multiple_choice"]
-    if tasks:
+    _table(deck, "Base against tuned", [head, *task_rows(figures)], evaluation["source"])
+    shares = {task["task"]: task for task in evaluation["tasks"] if task["kind"] == "multiple_choice"}
+    if figures["generation"]:
+        shares["free answers"] = figures["generation"]["exactly_right"]
+    if shares:
         data = CategoryChartData()
-        data.categories = [task["task"] for task in tasks]
+        data.categories = list(shares)
         for role, name in (("baseline", "base"), ("model", "tuned")):
-            if all(task[role] for task in tasks):
-                data.add_series(name, [100 * task[role]["accuracy"] for task in tasks])
+            if all(its[role] for its in shares.values()):
+                data.add_series(name, [100 * its[role]["accuracy"] for its in shares.values()])
         slide = _slide(deck, "Right answers, %", evaluation["source"])
         chart = slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, MARGIN, TOP, WIDTH, HEIGHT, data).chart
         chart.value_axis.minimum_scale, chart.value_axis.maximum_scale = 0, 100

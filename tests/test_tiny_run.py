@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -80,17 +79,11 @@ def readme_row(label: str) -> list[list[float]]:
     return [[float(number) for number in re.findall(r"[+-]?\d+(?:\.\d+)?", cell)] for cell in rows[0].split("|")[2:-1]]
 
 
-def readme_command(start: str) -> list[str]:
-    lines = [line.strip() for line in (REPOSITORY / "README.md").read_text().splitlines()]
-    (command,) = [line for line in lines if line.startswith(start) and "--samples" in line]
-    return shlex.split(command)[1:]
-
-
 def percents(*shares: float) -> Any:
     return pytest.approx([100 * share for share in shares], abs=5)
 
 
-def test_the_readmes_table_is_what_a_run_measures(whole_run: WholeRun, tmp_path: Path) -> None:
+def test_the_readmes_table_is_what_a_run_measures(whole_run: WholeRun) -> None:
     """Other processors round otherwise and train a little otherwise; a corpus or a recipe that changed is further off."""
     results = json.loads((whole_run.folder / "eval" / "results.json").read_text())
     choice, perplexity = results["tasks"]
@@ -105,24 +98,17 @@ def test_the_readmes_table_is_what_a_run_measures(whole_run: WholeRun, tmp_path:
     its = text["difference"]
     assert difference == pytest.approx([its["nats_per_token"], *its["interval_95"]], abs=0.1)
 
-    command = [part.replace("runs/tiny", str(whole_run.folder)) for part in readme_command("medllama eval")]
-    command[command.index("--output") + 1] = str(tmp_path / "free.json")
-    medllama(*command)
-    given = json.loads((tmp_path / "free.json").read_text())["samples"]["items"]
-    items = [item for item in given if item["origin"] == "test"]  # the others have no right answer to compare with
-    assert len(items) == 400
+    free = results["generation"]
+    assert free["measured"] == 400
     base, tuned, difference = readme_row("free answers")
-    right = {role: sum(item[role]["is_expected"] for item in items) for role in ("model", "baseline")}
-    interval = proportion_interval(right["model"], len(items))
-    assert base == percents(right["baseline"] / len(items))
-    assert tuned == percents(right["model"] / len(items), *interval)
-    assert difference == percents((right["model"] - right["baseline"]) / len(items))
-
-
-def proportion_interval(right: int, asked: int) -> tuple[float, float]:
-    """Wilson's 95% interval."""
-    found = binomtest(right, asked).proportion_ci(0.95, method="wilson")
-    return found.low, found.high
+    exactly = free["exactly_right"]
+    assert base == percents(exactly["baseline"]["accuracy"])
+    assert tuned[:1] == percents(exactly["model"]["accuracy"])
+    assert difference[:1] == percents(exactly["difference"]["accuracy"])
+    interval = binomtest(exactly["model"]["right"], 400).proportion_ci(0.95, method="wilson")
+    assert exactly["model"]["interval_95"] == pytest.approx(interval)
+    assert exactly["difference"]["interval_95"][0] > 0.5
+    assert exactly["difference"]["mcnemar_exact_p"] < 1e-6
 
 
 def test_every_file_is_certified(whole_run: WholeRun) -> None:

@@ -138,6 +138,9 @@ def test_a_row_that_is_none_is_named(name: str, row: dict[str, Any], said: str, 
 def test_what_is_no_task_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere does not exist"):
         open_task("medqa:nowhere")
+    with pytest.raises(InputError, match=r"there is no file meqda:test\.jsonl") as caught:
+        open_task("meqda:test.jsonl?shots=dev.jsonl")
+    assert "medqa, medqa5, medmcqa" in caught.value.hint
     with pytest.raises(InputError, match=r"has no single file of medqa's test"):
         open_task(f"medqa:{tmp_path}")
     with pytest.raises(InputError, match=r"shoots=1 is not understood"):

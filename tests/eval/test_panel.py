@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from eval.config import EvalConfig
 from eval.evaluate import evaluate
 from eval.panel import alpha, panel
+from medllama.cli import main
 from medllama.errors import InputError
 from tests.eval.conftest import write_jsonl
 
@@ -101,6 +103,35 @@ def test_what_is_no_table_of_ratings_is_named(text: str, said: str, tmp_path: Pa
 
 def test_a_panel_needs_no_task(ggufs: dict[str, Path], tmp_path: Path) -> None:
     ratings = write_jsonl(tmp_path / "ratings.jsonl", [rating("1", "x", "b"), rating("1", "y", "b")])
-    result = evaluate(EvalConfig(ggufs["model"], tmp_path / "results.json", panel=ratings, domain_prompts=False))
-    assert result.summary["line"] == "panel of 2 on 1 items"
-    assert json.loads((tmp_path / "results.json").read_text())["panel"]["pairs"][0]["wins"]["tuned"]["count"] == 2
+    output = tmp_path / "results.json"
+    for gguf in (None, ggufs["model"]):
+        result = evaluate(EvalConfig(gguf=gguf, output=output, panel=ratings, domain_prompts=False))
+        assert result.summary["line"] == "panel of 2 on 1 items"
+        found = json.loads(output.read_text())
+        assert found["panel"]["pairs"][0]["wins"]["tuned"]["count"] == 2
+        assert found["tasks"] == []
+        assert ("model" in found) == (gguf is not None)
+
+
+def test_ratings_alone_are_a_command_and_their_fault_is_told_before_anything_is_measured(
+    ggufs: dict[str, Path],
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ratings = write_jsonl(tmp_path / "ratings.jsonl", [rating("1", "x", "b"), rating("2", "y", "b")])
+    output = tmp_path / "results.json"
+    assert main(["eval", "--panel", str(ratings), "--output", str(output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["line"] == "panel of 2 on 2 items"
+    assert main(["eval", "--task", "medqa", "--output", str(output)]) == 2
+    assert "gguf: name the file to measure" in capsys.readouterr().err
+    assert main(["eval", "--panel", str(ratings), "--output", str(tmp_path)]) == 2
+    assert "is a folder; name a file in it" in capsys.readouterr().err
+    ratings.write_text('{"item_id": 1}')
+    monkeypatch.setattr("eval.evaluate.Model", None)
+    given = EvalConfig(gguf=ggufs["model"], output=output, data=data, panel=ratings)
+    with pytest.raises(InputError, match="item_id is no text"):
+        evaluate(given)
+    with pytest.raises(InputError, match="'kld' is no bound"):
+        evaluate(dataclasses.replace(given, panel=None, within="kld", card=(str(ggufs["model"]),)))

@@ -14,8 +14,9 @@ from convert.config import ConvertConfig
 from convert.convert import convert
 from eval import quant_card
 from eval.config import EvalConfig
-from eval.divergence import Tally, kl_divergence
+from eval.divergence import divergence, kl_divergence, summarize
 from eval.evaluate import evaluate
+from eval.ledger import Ledger, Ledgers
 from medllama.config import build
 from medllama.errors import InputError, RecipeError
 from medllama.llamacpp import Context, Model
@@ -40,7 +41,7 @@ def test_kld_is_torchs_in_float64() -> None:
 def test_the_card_is_a_computation_on_both_files_logits(files: list[Path], data: Path, tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     config = EvalConfig(
-        files[-1], output, task=(str(data / "test.jsonl"),), threads=1, samples=0, generate=0, domain_prompts=False,
+        gguf=files[-1], output=output, task=(str(data / "test.jsonl"),), threads=1, samples=0, generate=0, domain_prompts=False,
         card=tuple(map(str, files)), within="kld<0.0000001",
     )  # fmt: skip
     evaluate(config)
@@ -78,19 +79,27 @@ def test_the_card_is_a_computation_on_both_files_logits(files: list[Path], data:
     assert found["perplexity_ratio"]["ratio"] == pytest.approx(np.exp(sums[2] / 6), rel=1e-6)
 
 
-def test_a_planted_fault_moves_the_tally() -> None:
+def test_a_card_that_was_cut_off_goes_on_with_the_next_text(files: list[Path], tmp_path: Path) -> None:
+    texts, path = [[1, 5, 9, 20, 7], [1, 8, 30], [1, 9, 9]], tmp_path / "card.jsonl.partial"
+    whole = quant_card.compare(files[0], files[2], texts, 1, Ledger(path, {}))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:20])
+    assert quant_card.compare(files[0], files[2], texts, 1, Ledger(path, {})) == whole
+    path.write_text("".join(lines[:2]) + lines[2].replace("[", "[9.0, ").replace(", 2,", ",", 1) + lines[3])
+    assert quant_card.compare(files[0], files[2], texts, 1, Ledger(path, {})) != whole, "what is kept is used"
+
+
+def test_a_planted_fault_moves_the_figures() -> None:
     generator = np.random.Generator(np.random.PCG64(1))
     logits = generator.normal(0, 3, (9, 20)).astype(np.float32)
     other = logits.copy()
     other[4] = other[4][::-1]
-    tally, same = Tally(), Tally()
     targets = np.arange(9)
-    same.add(logits, logits, targets)
-    tally.add(logits, other, targets)
-    assert same.summary()["kld"]["mean"] == pytest.approx(0, abs=1e-12)
-    assert same.summary()["same_top"]["share"] == 1
-    assert tally.summary()["same_top"]["share"] == pytest.approx(8 / 9)
-    assert tally.summary()["kld"]["mean"] == pytest.approx(tally.summary()["kld"]["largest"] / 9)
+    same, moved = (summarize([divergence(logits, it, targets)]) for it in (logits, other))
+    assert same["kld"]["mean"] == pytest.approx(0, abs=1e-12)
+    assert same["same_top"]["share"] == 1
+    assert moved["same_top"]["share"] == pytest.approx(8 / 9)
+    assert moved["kld"]["mean"] == pytest.approx(moved["kld"]["largest"] / 9)
 
 
 def row(name: str, size: float, kld: float | None) -> dict[str, Any]:
@@ -110,15 +119,32 @@ CARD = {"files": [row("Q2", 2e9, 0.1), row("Q4", 4e9, 0.012), row("Q8", 7e9, 0.0
     [
         ("kld<0.02", "Q4"), ("kld<0.2", "Q2"), ("kld < 1e-3", "Q8"), ("kld<=0", "F16"), ("kld<0.02, size<3GB", None),
         ("size>=7GB", "Q8"), ("same_top>95%", "Q4"), ("perplexity_ratio<1.001", "Q8"), ("memory<9GB, kld<0.05", "Q4"),
-        ("accuracy>=0.5", "Q8"),
+        ("accuracy>=0.5", "Q8"), ("accuracy>=50%,size<7.5gb", "Q8"), ("kld<.02", "Q4"), ("kld<0.2,size<=1.9GB", None),
     ],
 )  # fmt: skip
 def test_bounds_name_the_smallest_file_that_keeps_them(expression: str, file: str | None) -> None:
-    found = quant_card.smallest_within(expression, CARD, {"Q2": 0.3, "Q4": 0.49, "Q8": 0.5, "F16": 0.6})
+    accuracies = {"Q2": 0.3, "Q4": 0.49, "Q8": 0.5, "F16": 0.6}
+    found = quant_card.smallest_within(expression, quant_card.parse(expression), CARD, accuracies)
     assert found["file"] == file
 
 
-@pytest.mark.parametrize("expression", ["kld", "kld<", "speed>3", "kld<0.02 size<3GB", "", "kld<two"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "kld",
+        "kld<",
+        "speed>3",
+        "kld<0.02 size<3GB",
+        "",
+        "kld<two",
+        "kld<1.2.3",
+        "size<4",
+        "size<4TB",
+        "kld<4GB",
+        "same_top>95",
+        "kld<0.02,",
+    ],
+)
 def test_what_is_no_bound_is_told(expression: str) -> None:
     with pytest.raises(InputError, match="is no bound"):
         quant_card.parse(expression)
@@ -126,6 +152,6 @@ def test_what_is_no_bound_is_told(expression: str) -> None:
 
 def test_a_card_without_a_reference_or_files_is_refused(files: list[Path]) -> None:
     with pytest.raises(InputError, match="is F32, BF16 or F16"):
-        quant_card.quant_card(files[1:], [[None]], 10, 1)  # type: ignore[list-item]
+        quant_card.quant_card(files[1:], [[None]], 10, 1, Ledgers(files[0], {}))  # type: ignore[list-item]
     with pytest.raises(RecipeError, match="there is nothing to choose from"):
         build(EvalConfig, {"gguf": "a", "output": "b", "task": ["c"], "within": "kld<1"}, origin="x")

@@ -10,12 +10,14 @@ import pytest
 import sacrebleu
 import torch
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import binomtest
 
 from eval import generation, references
 from eval.config import EvalConfig
 from eval.domain_prompts import PROMPTS
 from eval.evaluate import evaluate
-from eval.samples import Sample, answer, draw, summarize
+from eval.ledger import Ledger
+from eval.samples import Sample, answer, compare, draw
 from eval.tasks import Passage
 from medllama.chat import Chat
 from medllama.config import build
@@ -97,7 +99,11 @@ def test_the_scores_are_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         ["The joints are swollen today.", "gout", "Rest"],
         ["The joints are swollen.", "Gout", "Drink water"],
     )
-    found = references.measure(texts, [5, 1, 1], [True, True, False], expected)
+    said = [
+        {"text": text, "tokens": tokens, "ended": ended}
+        for text, tokens, ended in zip(texts, [5, 1, 1], [True, True, False], strict=True)
+    ]
+    found = references.measure(said, expected)
     assert found["bleu"]["score"] == sacrebleu.corpus_bleu(texts, [expected]).score
     assert found["chrf"]["score"] == sacrebleu.corpus_chrf(texts, [expected]).score
     assert "version:" in found["bleu"]["signature"]
@@ -105,9 +111,8 @@ def test_the_scores_are_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         RougeScorer(["rougeL"], use_stemmer=True).score(a, b)["rougeL"] for a, b in zip(expected, texts, strict=True)
     ]
     assert found["rougeL"]["mean"] == pytest.approx(100 * sum(it.fmeasure for it in rouge) / 3)
-    assert found["exact_match"]["mean"] == pytest.approx(1 / 3)
     assert found["ended"]["mean"] == pytest.approx(2 / 3)
-    assert found["exact_match"]["standard_error"] == pytest.approx(1 / 3)
+    assert found["ended"]["standard_error"] == pytest.approx(1 / 3)
     assert references.mean([1.0])["standard_error"] is None
 
 
@@ -122,16 +127,52 @@ def test_held_out_questions_are_the_first_of_their_conversations_and_the_seeds(c
     assert sample.origin == {"origin": "test", "id": "3", "document_id": "drug/3", "expected": "Answer 3."}
 
 
-def test_only_the_expected_words_count_as_the_expected_answer(chat: Chat) -> None:
-    samples = draw([EXAMPLE], {"test": [passage(1), passage(2)]}, chat, count=2, seed=0)
-    said = [{"text": text, "tokens": 1, "ended": True} for text in ("No.", "ANSWER\n 1.", "Answer 2")]
-    found = summarize(samples, {"model": said}, max_tokens=9, too_long=0)["items"]
-    assert [item["model"]["is_expected"] for item in found] == [None, True, False]
+def test_only_the_expected_words_and_no_more_count_as_the_expected_answer(
+    chat: Chat, ggufs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = draw([EXAMPLE], {"test": [passage(number) for number in range(1, 5)]}, chat, count=4, seed=0)
+    texts = ["No.", "ANSWER\n 1.", "Answer 2", "Answer 3.", "Answer 4."]
+    said = [generation.Said(chat.tokenizer.encode_text(text), number != 3) for number, text in enumerate(texts)]
+    monkeypatch.setattr(generation, "answers", lambda *given: said)
+    with Model(ggufs["model"], vocab_only=True) as model:
+        found = answer(model, samples, 9)
+    assert [item["is_expected"] for item in found] == [None, True, False, False, True]
+    never = [it | {"is_expected": it["is_expected"] and False} for it in found]
+    compared = compare(samples, {"model": found, "baseline": never}, seed=0)
+    assert compared is not None
+    exactly = compared["exactly_right"]
+    assert (compared["measured"], compared["documents"], exactly["model"]["right"]) == (4, 4, 2)
+    assert exactly["model"]["interval_95"] == pytest.approx(binomtest(2, 4).proportion_ci(method="wilson"))
+    assert exactly["difference"]["accuracy"] == 0.5
+    assert exactly["difference"]["mcnemar_exact_p"] == pytest.approx(binomtest(2, 2, 0.5).pvalue)
+    assert "50.0% against 0.0% of the base" in compared["line"]
+    assert "too small to tell" in compared["warnings"][0]
+    nothing = compare(samples, {"model": never, "baseline": never}, seed=0)
+    assert nothing is not None
+    assert (nothing["line"], nothing["warnings"]) == ("", [])
+
+
+def test_answers_that_were_cut_off_go_on_with_the_next_group(
+    ggufs: dict[str, Path], chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "TOGETHER", 3)
+    path = tmp_path / "answers.jsonl.partial"
+    prompts = [chat.encode([{"role": "user", "content": f"Gout {n}?"}], add_generation_prompt=True) for n in range(8)]
+    with Model(ggufs["model"], threads=1) as model:
+        whole = generation.answers(model, prompts, 6, Ledger(path, {}))
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:3]) + lines[3][:9])
+        asked = []
+        original = generation._together
+        monkeypatch.setattr(generation, "_together", lambda *given: asked.append(given[1]) or original(*given))
+        assert generation.answers(model, prompts, 6, Ledger(path, {})) == whole
+    assert [len(group) for group in asked] == [2]
+    assert path.read_text() == "".join(lines)
 
 
 def test_the_results_hold_the_answers_of_both(ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
     config = EvalConfig(
-        ggufs["model"], tmp_path / "results.json", ggufs["baseline"], data=data, threads=1, examples=(EXAMPLE,),
+        gguf=ggufs["model"], output=tmp_path / "results.json", baseline=ggufs["baseline"], data=data, threads=1, examples=(EXAMPLE,),
         samples=3, max_answer_tokens=8, generate=5,
     )  # fmt: skip
     evaluate(config)
@@ -148,6 +189,8 @@ def test_the_results_hold_the_answers_of_both(ggufs: dict[str, Path], data: Path
         texts = [item[role]["text"] for item in every if item["expected"] is not None]
         expected = [item["expected"] for item in every if item["expected"] is not None]
         assert compared[role]["chrf"]["score"] == sacrebleu.corpus_chrf(texts, [expected]).score
+        right = [item[role]["is_expected"] for item in every if item["expected"] is not None]
+        assert compared["exactly_right"][role]["right"] == sum(right)
     assert found["items"][0]["messages"] == [{"role": "user", "content": EXAMPLE}]
     chat = chat_of(ggufs["model"])
     for role, path in ggufs.items():
@@ -162,8 +205,8 @@ def test_a_question_without_room_for_an_answer_is_left_out_and_counted(
     output = tmp_path / "results.json"
     evaluate(
         EvalConfig(
-            ggufs["model"],
-            output,
+            gguf=ggufs["model"],
+            output=output,
             data=data,
             examples=("gout " * 600, EXAMPLE),
             samples=0,

@@ -54,7 +54,7 @@ def test_conversations_and_texts_are_one_task(tmp_path: Path) -> None:
         (ITEM | {"question": " "}, "question is no text"),
         (ITEM | {"options": {"A": "Joints"}}, "options is no table of 2 to 26 texts"),
         (ITEM | {"options": ["Joints", "Skin"]}, "options is no table"),
-        (ITEM | {"options": {"A": "Joints", "B": ""}}, "options is no table"),
+        (ITEM | {"options": {"A": "Joints", "B": ""}}, "option B is no text but ''"),
         (ITEM | {"answer": "C"}, "the answer 'C' is none of the options A, B"),
         (ITEM | {"answer": ["A"]}, "is none of the options"),
         (CHAT, "mixed"),

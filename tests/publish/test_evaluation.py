@@ -39,6 +39,21 @@ def test_every_task_has_a_row_with_its_interval_and_difference(tmp_path: Path) -
     ]
 
 
+def test_free_answers_have_a_row_where_any_was_right(tmp_path: Path) -> None:
+    path = results(tmp_path, CHOICE)
+    exactly = {key: CHOICE[key] for key in ("model", "baseline", "difference")}
+    for line, rows in (("61.2% against 50.0% of the base", 2), ("", 1)):
+        content = json.loads(path.read_text())
+        content["generation"] = {"measured": 400, "line": line, "exactly_right": exactly}
+        path.write_text(json.dumps(content))
+        found = read_evaluation(path, FILES)
+        assert len(found.scores) == rows
+        if line:
+            row = "61.2% (57.0% to 65.0%) | 50.0% | +11.2 points (+6.0 to +16.0) |"
+            assert found.table().splitlines()[-1] == f"| free answers | 400 | exactly the expected words | {row}"
+            assert found.model_index("M")[0]["results"][-1]["metrics"] == [{"type": "exact_match", "value": 0.612}]
+
+
 def test_the_metadata_is_what_hugging_face_reads(tmp_path: Path) -> None:
     index = read_evaluation(results(tmp_path, CHOICE), FILES).model_index("Medllama")
     assert yaml.safe_load(yaml.safe_dump(index)) == index

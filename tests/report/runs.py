@@ -161,12 +161,27 @@ def results(test_sha256: str) -> dict[str, Any]:
         "messages": [{"role": "user", "content": "What lowers LDL?"}],
         "expected": "A statin.",
     }
+    mean = {"mean": 1.25, "standard_error": 0.75}
+    likeness: dict[str, Any] = dict.fromkeys(
+        ("rouge1", "rouge2", "rougeL", "tokens", "words", "expected_words", "ended"), mean
+    )
+    likeness |= {name: {"score": 61.5, "signature": "version:2"} for name in ("bleu", "chrf")}
+    free = {"accuracy": 0.75, "interval_95": [0.52, 0.88], "bootstrap_95": [0.5, 0.9], "mcnemar_exact_p": 0.0002}
+    generation = {
+        "protocol": "Greedy.", "measured": 16, "documents": 16, "warnings": [], "model": likeness, "baseline": likeness,
+        "exactly_right": {
+            "model": {"right": 13, "accuracy": 0.8125, "interval_95": [0.57, 0.934]},
+            "baseline": {"right": 1, "accuracy": 0.0625, "interval_95": [0.011, 0.283]},
+            "difference": {**free, "only_model_right": 12, "only_baseline_right": 0},
+        },
+    }  # fmt: skip
     rambled = {"text": "The main cause of", "tokens": 64, "ended": False, "is_expected": False}
     return {
         "model": {"file": "/home/somebody/runs/tiny/gguf/tiny-Q4_K_M.gguf", "bytes": 3221920, "sha256": TUNED},
         "baseline": {"file": "/home/somebody/tiny-base-Q4_K_M.gguf", "bytes": 3221792, "sha256": "ba5e" * 16},
         "seed": 0,
         "tasks": [choice, perplexity],
+        "generation": generation,
         "samples": {
             "protocol": "Greedy.",
             "max_tokens": 64,

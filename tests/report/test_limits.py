@@ -34,8 +34,12 @@ def edited(name: str, edit: Callable[[Any], Any]) -> Callable[[Path], Any]:
         (edited(RESULTS, lambda it: it["tasks"].pop(0)), "There is no multiple-choice test"),
         (edited(RESULTS, lambda it: it.pop("samples")), "No answers were kept to read."),
         (
-            edited(RESULTS, lambda it: it["samples"]["items"][0]["model"].update(is_expected=False)),
-            "the tuned model gave the expected words in 0 of the 1 held-out answers",
+            edited(RESULTS, lambda it: it["generation"]["exactly_right"]["model"].update(right=0)),
+            "the tuned model gave the expected words and no more to 0 of 16 held-out questions",
+        ),
+        (
+            edited(RESULTS, lambda it: it["generation"]["warnings"].append("too small to tell")),
+            "Free answers: too small to tell.",
         ),
         (lambda run: (run / RESULTS).unlink(), "The model was not measured."),
         (lambda run: (run / CERTIFICATE).unlink(), "There is no certificate"),

@@ -73,6 +73,7 @@ def test_markdown_has_the_results_with_their_intervals_and_files(run: Path) -> N
     text = render_markdown(collect(run))
     for expected in (
         "| multiple_choice, accuracy | 20 | 55.0% | 90.0% | +35.0 points (11.8 to 56.7), McNemar p 0.0156 |",
+        "| free answers, exactly right | 16 | 6.2% | 81.2% | +75.0 points (52.0 to 88.0), McNemar p 0.0002 |",
         "| drug | 20 | 55.0% | 90.0% |", "| Q4_K_M | 3.2 MB | 0.0127 | 94.7% | 1.0142 | 812 | 97 | 0.5s | 40.0 MB |",
         "Smallest file with kld<0.02: tiny-Q4_K_M.gguf.", "| leaflets | CC-BY-4.0 | 1,234 | 1,230 | the makers |",
         "- tuned preferred: 70.0% (41.0 to 93.0)", "- agreement (Krippendorff's alpha): 0.61", "- tuned: A statin.",
@@ -102,7 +103,7 @@ def test_slides_open_again_with_tables_and_charts(run: Path, tmp_path: Path) -> 
         ["training", "validation"], ["base", "tuned"], ["Q4_K_M", "F16"],
     ]  # fmt: skip
     assert [list(series.values) for series in charts[1].plots[0].series] == [
-        [pytest.approx(55.0)], [90.0],
+        [pytest.approx(55.0), 6.25], [90.0, 81.25],
     ]  # fmt: skip
 
 

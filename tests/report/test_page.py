@@ -75,6 +75,9 @@ def test_the_headline_says_the_difference_with_its_interval(run: Path) -> None:
     said = text(section.find_class("result")[0])
     assert "answered 90.0% of 20 multiple-choice questions right, its base 55.0%" in said
     assert "The difference is +35.0 points, 95% interval +11.8 to +56.7." in said
+    said = text(section.find_class("result")[1])
+    assert "answered 81.2% of 16 held-out questions in exactly the expected words, its base 6.2%." in said
+    assert "The difference is +75.0 points, 95% interval +52.0 to +88.0." in said
 
 
 @pytest.mark.parametrize(
