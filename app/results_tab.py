@@ -57,7 +57,7 @@ def section(title: str, path: Path | None, flag: str, verb: str, draw: Any) -> s
 def evaluation_html(found: dict[str, Any]) -> str:
     """Accuracy with intervals as a plot; every task's line; perplexity as a table."""
     plotted, lines, rows = [], [], []
-    for task in found["tasks"]:
+    for task in [*found["tasks"], *free_answers(found)]:
         lines.append([task["task"], task["measured"], task["line"]])
         for who, name in (("baseline", "base"), ("model", "tuned")):
             if "accuracy" in (task.get(who) or {}):
@@ -76,6 +76,13 @@ def evaluation_html(found: dict[str, Any]) -> str:
     if card := found.get("quant_card"):
         parts.append(quant_card_html(card))
     return "".join(parts)
+
+
+def free_answers(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers that are word for word the expected ones, in the shape of a task, where any is."""
+    if not (generation := found.get("generation")) or not generation["line"]:
+        return []
+    return [{"task": "free answers", **generation, **generation["exactly_right"]}]
 
 
 def quant_card_html(card: dict[str, Any]) -> str:

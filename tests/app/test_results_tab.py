@@ -51,6 +51,24 @@ def test_every_figure_of_the_files_is_shown(tmp_path: Path) -> None:
     assert html.count("<circle") == 2
 
 
+def test_free_answers_stand_beside_the_choices_where_any_is_right(tmp_path: Path) -> None:
+    right = {
+        role: {"accuracy": share, "interval_95": [share - 0.1, share + 0.1]}
+        for role, share in (("model", 0.75), ("baseline", 0.25))
+    }
+    generation = {
+        "measured": 16,
+        "line": "75.0% against 25.0% exactly right",
+        "exactly_right": right,
+        "model": {},
+        "baseline": {},
+    }
+    html = html_of(tmp_path, EVALUATION | {"generation": generation}, CERTIFICATE)
+    assert generation["line"] in html
+    assert "free answers, base 25.0%, 15.0% to 35.0%; free answers, tuned 75.0%, 65.0% to 85.0%" in html
+    assert "free answers" not in html_of(tmp_path, EVALUATION | {"generation": generation | {"line": ""}}, CERTIFICATE)
+
+
 def test_the_quant_card_is_shown_where_eval_made_one(tmp_path: Path) -> None:
     cost = {"generated_tokens_per_second": 41.26, "peak_memory_bytes": 52_000_000}
     lost = {
