@@ -70,8 +70,9 @@ def _kept_bytes(shape: dict[str, Any], config: Any, value_bytes: int) -> float:
     hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
     key_width = _head_width(shape) * shape["num_key_value_heads"]
     inner = shape["intermediate_size"]
-    # 24 bytes a hidden value in either precision: the norms work in float32 and keep more of what is smaller.
-    layer = 24 * hidden + value_bytes * (4 * inner + 2 * key_width) + 28 * config.rank
+    # Bytes a hidden value: in 16 bits the norms still work in float32; DoRA's inputs are cast to float32, and back for each product.
+    kept = 16 if value_bytes == 2 and not config.dora else 24
+    layer = kept * hidden + value_bytes * (4 * inner + 2 * key_width) + 28 * config.rank
     if config.dropout:
         layer += (value_bytes + 1) * (6 * hidden + inner)  # each LoRA's own input, and the mask
     if config.gradient_checkpointing:

@@ -52,12 +52,15 @@ def _with_kernel(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, 
 
     rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, heads, width)
     causal = (-1, 0)  # window: all before, none after
+    # torch 2.11's kernel takes no such word.
+    shared_keys = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
     attended = varlen_attn(
-        *rows, boundaries, boundaries, longest, longest, scale=scale, window_size=causal, enable_gqa=True
+        *rows, boundaries, boundaries, longest, longest, scale=scale, window_size=causal, **shared_keys
     )
     return attended[None]
 
 
+@torch.compiler.disable  # compiled, each batch's own lengths would be compiled anew
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float) -> Tensor:
     lengths = boundaries.diff().tolist()
     documents = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)

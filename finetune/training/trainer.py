@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
@@ -93,7 +94,6 @@ def trainer_arguments(
         optim=config.optimizer,
         gradient_checkpointing=None,  # the old name of the next, which TRL would set
         activation_checkpointing=config.gradient_checkpointing,
-        torch_compile=config.compile,
         bf16=has_gpu and dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=not has_gpu,
@@ -138,6 +138,7 @@ class AdapterTrainer(SFTTrainer):
         self.validation = validation
         self.metrics = metrics
         self.tokens_seen = torch.tensor(0)
+        self.has_dora = config.dora
         super().__init__(
             model=model,
             args=arguments,
@@ -154,6 +155,13 @@ class AdapterTrainer(SFTTrainer):
             self.add_callback(to_files)
         if config.patience is not None and validation:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=config.patience))
+
+    def train(self, *given: Any, **named: Any) -> Any:
+        """Autocast casts what a product takes. PEFT's own cast, to the adapter's float32, would be undone by it: the same values,
+        and each layer's input three times more. DoRA computes with the weights besides, and keeps the cast."""
+        is_cast_anyway = self.accelerator.native_amp and not self.has_dora
+        with disable_input_dtype_casting(self.model, active=is_cast_anyway):
+            return super().train(*given, **named)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         arguments = self.args

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune.train_config import TrainConfig
@@ -57,7 +58,8 @@ def measured(shape: dict[str, Any], used: TrainConfig, value_bytes: int) -> dict
 
     ids = torch.randint(0, shape["vocab_size"], (used.batch_size, used.max_length))
     sixteen = torch.autocast("cpu", dtype=torch.bfloat16) if value_bytes == 2 else contextlib.nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), sixteen:
+    uncast = disable_input_dtype_casting(model, active=value_bytes == 2)  # as the trainer does
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), sixteen, uncast:
         model.get_base_model().model(input_ids=ids, use_cache=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return {

@@ -11,8 +11,11 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from peft.helpers import disable_input_dtype_casting
 
+from finetune.train_config import TrainConfig
 from finetune.training import losses
+from finetune.training.adapter import add_lora
 from finetune.training.base import choose_dtype, load_base
 from finetune.training.losses import add_token_nats, measure, summarize, token_nats
 from finetune.training.tokenized import TokenizedRecord
@@ -161,3 +164,24 @@ def test_a_cpu_trains_in_float32_and_refuses_float16() -> None:
     assert choose_dtype("bfloat16") is torch.bfloat16
     with pytest.raises(UnsupportedError, match="float16"):
         choose_dtype("float16")
+
+
+def test_under_autocast_pefts_own_cast_of_the_inputs_changes_no_bit(base: Path) -> None:
+    config = TrainConfig(base_model=str(base), data=base, output_dir=base, rank=4)
+    model = load_base(base, torch.bfloat16)
+    add_token_nats(model)
+    tuned = add_lora(model, config)
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    record = _records(1)[0]
+    ids, labels = (torch.from_numpy(row)[None].long() for row in (record.input_ids, record.labels))
+    found = []
+    for is_active in (False, True):
+        with torch.autocast("cpu", torch.bfloat16), disable_input_dtype_casting(tuned, active=is_active):
+            nats = tuned(input_ids=ids, learned_labels=labels)
+        nats.sum().backward()
+        found += [[nats.detach(), *(weight.grad.clone() for weight in tuned.parameters() if weight.requires_grad)]]
+        tuned.zero_grad()
+    for with_cast, without in zip(*found, strict=True):
+        assert torch.equal(with_cast, without)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from finetune.training import attention
 from finetune.training.attention import document_attention
@@ -133,6 +135,49 @@ def test_padding_counts_as_no_token() -> None:
     for packing in (False, True):
         batch = batch_of(as_rows(given, max_length=ROW, packing=packing), packing=packing)
         assert int(tokens_in(batch)) == sum(map(len, given))
+
+
+@pytest.mark.parametrize("key_heads", [8, 2])
+def test_the_kernel_is_given_what_it_takes(key_heads: int) -> None:
+    """torch's own signature and shapes, on tensors without values: forward and backward."""
+    with FakeTensorMode():
+        query, key, value = (
+            torch.empty(1, heads, 100, 64, dtype=torch.bfloat16, requires_grad=True)
+            for heads in (8, key_heads, key_heads)
+        )
+        boundaries = torch.empty(4, dtype=torch.int32)
+        attended = attention._with_kernel(query, key, value, boundaries, 47, 0.125)
+        assert attended.shape == (1, 100, 8, 64)
+        attended.sum().backward()
+        assert [tensor.grad.shape for tensor in (query, key, value)] == [query.shape, key.shape, value.shape]
+
+
+@pytest.mark.parametrize("key_heads", [8, 2])
+def test_the_kernel_is_asked_for_causal_attention_within_each_document(
+    key_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_definition(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, key_starts: torch.Tensor,
+        longest: int, longest_key: int, *, scale: float, window_size: tuple[int, int], enable_gqa: bool = False,
+    ) -> torch.Tensor:  # fmt: skip
+        assert window_size == (-1, 0)
+        assert (longest, longest_key) == (47, 47)
+        assert enable_gqa or key_heads == 8
+        assert starts.dtype == key_starts.dtype == torch.int32
+        found = []
+        for start, end in itertools.pairwise(starts.tolist()):
+            keys, values = (it[start:end].repeat_interleave(8 // key_heads, dim=1) for it in (key, value))
+            scores = torch.einsum("qhd,khd->hqk", query[start:end], keys) * scale
+            later = torch.ones(end - start, end - start, dtype=torch.bool).triu(1)
+            found.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(later, -math.inf).softmax(-1), values))
+        return torch.cat(found)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", by_definition)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 100, 64) for heads in (8, key_heads, key_heads))
+    boundaries = torch.tensor([0, 13, 60, 100], dtype=torch.int32)
+    expected = attention._one_by_one(query, key, value, boundaries, 0.125)
+    torch.testing.assert_close(attention._with_kernel(query, key, value, boundaries, 47, 0.125), expected)
 
 
 @pytest.mark.gpu
