@@ -58,10 +58,7 @@ class Training:
             )
             if self.config.quantization == "none":
                 model.to(self.device)
-        if self.config.liger:
-            apply_liger(model)
-        add_token_nats(model)
-        return add_lora(model, self.config)
+        return prepared(model, self.config)
 
     def run(self, name: str, phase: Phase) -> dict[str, Any]:
         """Train one phase to its end, from its last checkpoint where there is one. Returns its figures for training.json."""
@@ -154,6 +151,17 @@ class Training:
         self.model.load_state_dict(load_file(path), strict=False)
 
 
+def prepared(model: Any, config: TrainConfig) -> Any:
+    """A base as it is trained: with the kernels that were asked for, our loss, and a fresh LoRA."""
+    if config.liger:
+        apply_liger(model)
+    add_token_nats(model)
+    tuned = add_lora(model, config)
+    if config.compile:
+        compile_layers(model)
+    return tuned
+
+
 def training_device() -> torch.device:
     """The GPU of this process, or the CPU."""
     return (
@@ -172,6 +180,12 @@ def choose_attention(config: TrainConfig) -> str:
     if chosen == DOCUMENTS:
         register()
     return chosen
+
+
+def compile_layers(model: Any) -> None:
+    """One layer for all of them, as they are alike; lengths are variables, as they differ between batches."""
+    for layer in model.model.layers:
+        layer.compile(dynamic=True)
 
 
 def apply_liger(model: Any) -> None:

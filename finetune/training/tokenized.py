@@ -162,5 +162,5 @@ def cut(labelled: Labelled, length: int) -> Labelled:
 
 
 def tokenized(labelled: Labelled, document_id: str) -> TokenizedRecord:
-    ids, labels = (numpy.array(row, numpy.int32) for row in (labelled.input_ids, labelled.labels))
+    ids, labels = (numpy.array(row, dtype=numpy.int32) for row in (labelled.input_ids, labelled.labels))
     return TokenizedRecord(ids, labels, document_id)

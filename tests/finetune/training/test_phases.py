@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -22,7 +20,7 @@ from finetune.train import train
 from finetune.train_config import TrainConfig
 from finetune.training.metrics import has_exploded
 from finetune.training.phases import choose_attention
-from finetune.training.trainer import AdapterTrainer, require_device_for, trainer_arguments
+from finetune.training.trainer import AdapterTrainer, require_device_for
 from finetune.training.training_data import open_base, read_phases
 from medllama.config import build
 from medllama.errors import InputError, RecipeError, ResourceError, UnsupportedError
@@ -131,18 +129,6 @@ def test_variants_of_lora_train_and_load_in_peft(folder: Path, variant: dict[str
     PeftModel.from_pretrained(model, used.output_dir)
     losses = [entry["loss"] for entry in metrics(used) if entry["loss"] is not None]
     assert losses[-1] < losses[0]
-
-
-def test_compiling_is_asked_of_transformers(folder: Path) -> None:
-    """Only that: a compiled training has not been run to its end (docs/training.md)."""
-    for asked in (False, True):
-        with patch.dict(
-            os.environ
-        ):  # Transformers tells Accelerate by variables, which would compile the next training too
-            arguments = trainer_arguments(
-                config(folder, "unused", compile=asked), steps=4, dtype=torch.float32, scratch=folder, validates=False
-            )
-        assert arguments.torch_compile is asked
 
 
 def test_attention_is_chosen_by_what_the_training_needs(folder: Path) -> None:
