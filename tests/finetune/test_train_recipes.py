@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 
 from finetune.train import train
 from finetune.train_config import CUDA_ONLY_OPTIMIZERS, TrainConfig
+from medllama.cli import parser
 from medllama.files import read_json
 from medllama.gpus import find_gpu
 from medllama.pipeline import configure_all
@@ -79,3 +82,19 @@ def test_every_key_of_a_recipes_training_says_what_it_costs_or_brings(name: str)
     own = load_recipe(name).path.read_text().split("\ntrain:\n")[1].split("\n\n")[0].splitlines()
     bare = [line.split(":")[0].strip() for line in own if "#" not in line]
     assert set(bare) - {"base_model"} <= explained
+
+
+def test_the_published_settings_are_one_command_away(folder: Path) -> None:
+    """The recipe's own are better and say why; the command in its header repeats those of the published tunes."""
+    header = load_recipe("llama3.2-1b").path.read_text().split("\nname:")[0]
+    command = re.search(r"`medllama run (llama3\.2-1b .*?)`", header.replace("\n# ", " "))
+    assert command is not None
+    given = vars(parser().parse_args(["train", *shlex.split(command[1])]))
+    flags = {
+        key: value for key, value in given.items() if key in {field.name for field in dataclasses.fields(TrainConfig)}
+    }
+    configs, problems = configure_all((BY_NAME["train"],), load_recipe("llama3.2-1b"), folder, flags)
+    assert problems == []
+    used = configs["train"]
+    assert (used.learning_rate, used.batch_size, used.gradient_accumulation, used.packing) == (2e-5, 16, 1, False)
+    assert used.optimizer.startswith("adamw")
