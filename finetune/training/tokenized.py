@@ -92,10 +92,10 @@ class RecordEncoder:
                 continue
             labelled = self.encode(record, place)
             self._require_rows(max(labelled.input_ids), place)
-            if len(labelled.input_ids) > self.max_length:
-                truncated += "messages" in record
-                split += "messages" not in record
-            pieces = [cut(labelled, self.max_length)] if "messages" in record else self.pieces(labelled)
+            is_conversation, is_long = "messages" in record, len(labelled.input_ids) > self.max_length
+            truncated += is_long and is_conversation
+            split += is_long and not is_conversation
+            pieces = [cut(labelled, self.max_length)] if is_conversation else self.pieces(labelled)
             document = str(record.get("document_id", place))
             learned = [it for piece in pieces if (it := tokenized(piece, document)).learned_tokens]
             records += learned

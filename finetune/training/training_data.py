@@ -85,7 +85,7 @@ def _read(config: TrainConfig, base: CheckedBase) -> dict[str, Tokenized]:
             progress.message(f"note: {tokenized.truncated:,} of {total:,} {split} records are cut at {length}")
         if tokenized.split:
             progress.message(
-                f"note: {tokenized.split:,} {split} texts are longer than {length}: each becomes several records"
+                f"note: texts of {split} longer than {length}, each now several records: {tokenized.split:,}"
             )
         if tokenized.dropped:
             progress.message(f"note: {tokenized.dropped:,} of {total:,} {split} records have no token left to learn")
