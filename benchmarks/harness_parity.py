@@ -76,7 +76,7 @@ def harness(base_model: Path, task: Task, shots: int) -> list[list[float]]:
                 "test_split": "test", "fewshot_split": "train", "fewshot_config": {"sampler": "first_n"},
             }  # fmt: skip
             (Path(temporary) / f"{here}.yaml").write_text(json.dumps(changed), encoding="utf-8")
-            manager = TaskManager(include_path=temporary)
+            manager = TaskManager(include_path=temporary, include_defaults=False)
             given = lm_eval.simple_evaluate(
                 model, tasks=[here], num_fewshot=shots, task_manager=manager, bootstrap_iters=0
             )
