@@ -58,4 +58,4 @@ def nf4_dtype(adapter: Path) -> str | None:
     training = read_json(path)
     if (training.get("hyperparameters") or {}).get("quantization") != "nf4":
         raise InputError(f"{adapter} was trained on a base that was not quantized", hint="leave out --base-values nf4")
-    return {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[training["dtype"]]
+    return {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}.get(training.get("dtype"))
