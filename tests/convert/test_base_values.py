@@ -25,6 +25,9 @@ from medllama.checkpoint import safetensors_files
 from medllama.config import build
 from medllama.errors import CheckFailed, InputError, MedllamaError, RecipeError, UnsupportedError
 from medllama.files import read_json
+from medllama.pipeline import configure
+from medllama.recipe import load_recipe
+from medllama.stages import BY_NAME
 from tests.adapters import make_adapter
 from tests.checkpoints import make_llama2_checkpoint
 
@@ -236,6 +239,13 @@ def test_nf4_is_for_merging_an_adapter(settings: dict[str, Any], reason: str, tm
     values = {"base_model": "b", "output_dir": str(tmp_path), "base_values": "nf4"} | settings
     with pytest.raises(RecipeError, match=reason):
         build(ConvertConfig, values, origin="here")
+
+
+def test_a_recipe_says_it_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("name: own\ntrain:\n  base_model: base\nconvert:\n  base_values: nf4\n")
+    for name in ("convert", "verify"):
+        assert configure(BY_NAME[name], load_recipe(str(recipe)), tmp_path, {}).base_values == "nf4"
 
 
 @pytest.mark.parametrize("fault", ["scales missing", "scales cut", "codes cut", "state is no JSON", "a type unknown"])
