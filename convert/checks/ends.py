@@ -13,13 +13,8 @@ from convert.checks.tokens import Table
 from medllama.files import read_json
 from medllama.llamacpp import Model
 
-OTHERS = {
-    "unk": "unknown",
-    "pad": "padding",
-    "sep": "seperator",
-    "cls": "cls",
-    "mask": "mask",
-}  # Hugging Face's name -> GGUF's
+# Hugging Face's name of a token that neither begins nor ends a text -> GGUF's.
+OTHERS = {"unk": "unknown", "pad": "padding", "sep": "seperator", "cls": "cls", "mask": "mask"}
 REASON = "llama.cpp, and Ollama on top of it, stop at these ids and at no other"
 
 

@@ -24,33 +24,15 @@ from medllama.vocabulary import FORCED_CONTROL, LLAMA3_PATTERN
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
-# llama.cpp's names of a pre-tokenizer, of which those in one line do the same (src/llama-vocab.cpp). Llama 3's come with and without
-# ignore_merges.
+# llama.cpp's names of a pre-tokenizer, of which those of one tuple do the same (src/llama-vocab.cpp). Llama 3's takes a word that is
+# a token as it is (ignore_merges), or merges it like any other.
 LLAMA3_NAMES = (
-    "llama-bpe",
-    "llama3",
-    "llama-v3",
-    "falcon3",
-    "falcon-h1",
-    "pixtral",
-    "midm-2.0",
-    "lfm2",
-    "jina-v5-nano",
-)
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+)  # fmt: skip
 LLAMA3_MERGING_NAMES = ("smaug-bpe", "dbrx")
 GPT2_NAMES = (
-    "gpt-2",
-    "phi-2",
-    "jina-es",
-    "jina-de",
-    "gigachat",
-    "jina-v2-es",
-    "jina-v2-de",
-    "a.x-4.0",
-    "mellum",
-    "mpt",
-    "olmo",
-)
+    "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "mpt", "olmo",
+)  # fmt: skip
 SENTENCEPIECE_NAMES = ("default",)
 
 
