@@ -36,7 +36,7 @@ def require_values(config: dict[str, Any], base: Path, choice: BaseValues) -> No
         hint = "name the 16-bit or 32-bit base that it was made from"
         raise UnsupportedError(said, hint=hint)
     if choice != "dequantized":
-        hint = "name the 16-bit base that it was made from, or take what its bits stand for: --base-values dequantized"
+        hint = "name the 16-bit base; or convert and verify what its bits stand for: --base-values dequantized"
         raise UnsupportedError(said, hint=hint)
 
 
