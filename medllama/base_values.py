@@ -36,7 +36,7 @@ def require_values(config: dict[str, Any], base: Path, choice: BaseValues) -> No
         hint = "name the 16-bit or 32-bit base that it was made from"
         raise UnsupportedError(said, hint=hint)
     if choice != "dequantized":
-        hint = "name the 16-bit base that it was made from, or take what its bits stand for: --base-values dequantized"
+        hint = "name the 16-bit base; or convert and verify what its bits stand for: --base-values dequantized"
         raise UnsupportedError(said, hint=hint)
 
 
@@ -58,4 +58,4 @@ def nf4_dtype(adapter: Path) -> str | None:
     training = read_json(path)
     if (training.get("hyperparameters") or {}).get("quantization") != "nf4":
         raise InputError(f"{adapter} was trained on a base that was not quantized", hint="leave out --base-values nf4")
-    return {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[training["dtype"]]
+    return {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}.get(training.get("dtype"))

@@ -123,7 +123,7 @@ def _nf4_and_back(weight: Callable[[], Any], dtype: str | None) -> torch.Tensor:
     table, count = functional.create_dynamic_map(), state.absmax.numel()
     shifted = torch.nn.functional.pad(state.absmax - offset, (0, -count % 256)).reshape(-1, 256)
     largest = shifted.abs().amax(dim=1).clamp_min(1e-38)
-    codes = torch.bucketize(shifted / largest[:, None], (table[:-1] + table[1:]) / 2).to(torch.uint8)
+    codes = torch.bucketize(shifted * (1.0 / largest)[:, None], (table[:-1] + table[1:]) / 2).to(torch.uint8)
     scales = functional.dequantize_blockwise(codes, absmax=largest, code=table, blocksize=256).reshape(-1)
     state.absmax = scales[:count] + offset
     state.shape = torch.Size((count, 64))

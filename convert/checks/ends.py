@@ -13,18 +13,21 @@ from convert.checks.tokens import Table
 from medllama.files import read_json
 from medllama.llamacpp import Model
 
+# Hugging Face's name of a token that neither begins nor ends a text -> GGUF's.
+OTHERS = {"unk": "unknown", "pad": "padding", "sep": "seperator", "cls": "cls", "mask": "mask"}
 REASON = "llama.cpp, and Ollama on top of it, stop at these ids and at no other"
 
 
 @dataclass(frozen=True)
 class Ends:
-    """The ids that begin and end a text, as the checkpoint's files say."""
+    """The ids that begin and end a text, as the checkpoint's files say; `others` by the names that GGUF has for them."""
 
     bos: int | None
     eos: int | None
     all_ends: tuple[int, ...]
     add_bos: bool
     add_eos: bool
+    others: Mapping[str, int | None]
 
 
 def check_ends(model: Model, ends: Ends) -> Check:
@@ -52,14 +55,19 @@ def read_ends(base: Path, config: Any, table: Table, end_of_turn: int | None) ->
         text = text.get("content") if isinstance(text, dict) else text
         return [ids[text]] if isinstance(text, str) and text in ids else []
 
-    in_config = {name: _numbers(getattr(config, f"{name}_token_id", None)) for name in ("bos", "eos")}
+    in_config = {name: _numbers(getattr(config, f"{name}_token_id", None)) for name in ("bos", "eos", *OTHERS)}
     ends = _numbers(generation.get("eos_token_id")) or in_config["eos"]
     bos = [*named("bos"), *in_config["bos"]]
     eos = [*named("eos"), *in_config["eos"], *ends]
     every = dict.fromkeys([*ends, *([] if end_of_turn is None else [end_of_turn]), *eos[:1]])
     add_bos, add_eos = _added_at_ends(base, settings)
     in_range = tuple(index for index in every if 0 <= index < len(table.texts))
-    return Ends(bos[0] if bos else None, eos[0] if eos else None, in_range, add_bos, add_eos)
+    own = {"unk": _numbers(table.unknown), "pad": _numbers(table.pad)}
+    others: dict[str, int | None] = {}
+    for name, name_in_gguf in OTHERS.items():
+        known = [*named(name), *own.get(name, []), *in_config[name]]
+        others[name_in_gguf] = next((index for index in known[:1] if 0 <= index < len(table.texts)), None)
+    return Ends(bos[0] if bos else None, eos[0] if eos else None, in_range, add_bos, add_eos, others)
 
 
 def _numbers(value: Any) -> list[int]:

@@ -33,7 +33,8 @@ def likely_cause(header: Header, weights: Weights, name: str) -> str:
     if weights.is_changed(name) and (share := _share_of_change(found, truth, weights, name)) is not None:
         if abs(share) < 0.02:
             return f"the adapter is missing from {name}"
-        return f"{name} holds {share:.3g} times the adapter's change: merged twice, or its scale mistaken (rsLoRA?)"
+        if abs(share - 1) > 0.02:
+            return f"{name} holds {share:.3g} times the adapter's change: merged twice, or its scale mistaken (rsLoRA?)"
     if (other_reference := weights.reference.otherwise) is not None:
         misfit = float(((found - other_reference.weights("merged").rows(name, 0, rows)) ** 2).sum())
         if misfit < OTHER_VALUES * float(((found - truth) ** 2).sum()):

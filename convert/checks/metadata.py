@@ -1,7 +1,9 @@
 """Check 2: the metadata, field by field, against config.json, generation_config.json and the tokenizer's settings.
 
 RoPE is compared by what it does (`rope.py`), everything else by value. A key of the architecture or the tokenizer that is not known
-here is a failure too: llama.cpp might read it.
+here is a failure too: llama.cpp might read it. Texts, types, scores and merges of the tokens are the tokenizer check's, the chat
+template is the prompts check's. Of `general.*` llama.cpp and Ollama read the architecture, the type of the file and of its values,
+and sampling settings; the rest says where the model comes from (name, licence, base, data sets), and is nobody's to check here.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from convert.certificate import Check, failed
 from convert.checks import rope
 from convert.checks.ends import Ends
 from convert.checks.gguf_file import TENSOR_TYPES, Header
-from convert.checks.reference import ROPE_FACTORS, Weights
+from convert.checks.reference import ROPE_FACTORS, Weights, rope_type
 from convert.checks.tokens import Table
 from convert.config import FILE_TYPES, UNQUANTIZED
+from medllama.files import read_json
 
 REASON = "the same numbers, or another model"
+QUANTIZATION_VERSION = 2  # of the blocks' layout: GGML_QNT_VERSION in ggml.h
 # Both sides compute the angles in float32, from powers of the base: a few units in its last place apart. Faults are 1e-3 and more.
 ROPE_BOUND = 1e-5
 
@@ -39,6 +43,7 @@ DANGEROUS = frozenset(
     )
 )  # fmt: skip
 
+# All have their truth below but llama.rope.scaling.finetuned and yarn_*: llama.cpp does nothing with them for this architecture.
 KNOWN_KEYS = frozenset(
     (
         "llama.block_count", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length", "llama.vocab_size",
@@ -47,9 +52,9 @@ KNOWN_KEYS = frozenset(
         "llama.rope.scale_linear", "llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scaling.attn_factor",
         "llama.rope.scaling.original_context_length", "llama.rope.scaling.finetuned", "llama.rope.scaling.yarn_beta_fast",
         "llama.rope.scaling.yarn_beta_slow", "llama.rope.scaling.yarn_ext_factor", "llama.rope.scaling.yarn_attn_factor",
-        "tokenizer.chat_template", "tokenizer.chat_templates", "tokenizer.ggml.model", "tokenizer.ggml.pre",
+        "tokenizer.chat_template", "tokenizer.ggml.model", "tokenizer.ggml.pre",
         "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores", "tokenizer.ggml.merges",
-        "tokenizer.ggml.token_type_count", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token",
+        "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_sep_token",
         "tokenizer.ggml.add_space_prefix",
         *(f"tokenizer.ggml.{name}_token_id" for name in (
             "bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "cls", "mask", "prefix", "suffix", "middle",
@@ -57,6 +62,12 @@ KNOWN_KEYS = frozenset(
         )),
     )
 )  # fmt: skip
+
+# The tokens of filling in the middle, which Code Llama has, are known by their texts.
+MIDDLE = {"prefix": "pre", "suffix": "suf", "middle": "mid", "fim_pre": "pre", "fim_suf": "suf", "fim_mid": "mid"}
+END_OF_TURN = "<|eot_id|>"
+# Of sampling settings; the others have generation_config.json's own names.
+SAMPLING = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Field:
 def check_metadata(header: Header, weights: Weights, table: Table, ends: Ends) -> tuple[Check, bool]:
     """The check, and whether llama.cpp may be given the file."""
     wrong: list[tuple[str, str]] = []
-    fields = [*_architecture(header, weights), *_tokenizer(header, table, ends)]
+    fields = [*_architecture(header, weights), *_tokenizer(header, table, ends), *_general(header, weights)]
     for entry in fields:
         if not entry.is_right(header):
             cause = f" ({entry.cause})" if entry.cause else ""
@@ -125,6 +136,10 @@ def _architecture(header: Header, weights: Weights) -> list[Field]:
         Field("llama.attention.causal", get("llama.attention.causal", True), True, BOOLEAN),
         Field("llama.vocab_size", get("llama.vocab_size", weights.vocabulary_rows), weights.vocabulary_rows, INTEGERS),
     ]  # fmt: skip
+    if (key := "llama.rope.scaling.original_context_length") in metadata and rope_type(config) == "yarn":
+        name = "original_max_position_embeddings"
+        context = getattr(config, name, None) or config.rope_parameters.get(name) or config.max_position_embeddings
+        fields.append(Field(key, metadata[key], context, INTEGERS))
     return fields + _file_type(header)
 
 
@@ -165,19 +180,54 @@ def _tokenizer(header: Header, table: Table, ends: Ends) -> list[Field]:
               "BOS would be missing or come twice"),
         Field(prefix + "add_eos_token", get(prefix + "add_eos_token", False), ends.add_eos, BOOLEAN,
               "every prompt would end before the answer begins"),
+        Field(prefix + "add_sep_token", get(prefix + "add_sep_token", False), False, BOOLEAN),
+        Field(prefix + "add_space_prefix", get(prefix + "add_space_prefix", not is_byte_level), table.adds_space, BOOLEAN),
     ]  # fmt: skip
-    defaults = (11, 11) if is_byte_level else (1, 2)
+    if table.pre:
+        found = get(prefix + "pre", "" if is_byte_level else "default")
+        fields.append(Field(prefix + "pre", found, found if found in table.pre else table.pre[0], TEXT))
+    return fields + _token_ids(header, table, ends)
+
+
+def _token_ids(header: Header, table: Table, ends: Ends) -> list[Field]:
+    """The ids of special tokens. Where they are not given, BOS and EOS have a default in llama.cpp; the others are not needed."""
+    metadata, prefix = header.metadata, "tokenizer.ggml."
+    get, fields = metadata.get, []
+    defaults = (11, 11) if table.model == "gpt2" else (1, 2)
     for name, truth, default in (("bos", ends.bos, defaults[0]), ("eos", ends.eos, defaults[1])):
         if truth is not None:
             fields.append(Field(f"{prefix}{name}_token_id", get(f"{prefix}{name}_token_id", default), truth, INTEGERS))
-    for name in ("eot", "eom"):
-        key = f"{prefix}{name}_token_id"
-        if key in metadata and metadata[key] not in ends.all_ends:
-            fields.append(Field(key, metadata[key], f"one of {list(ends.all_ends)}", INTEGERS))
     for key, value in metadata.items():
-        if key.startswith(prefix) and key.endswith("_token_id") and not _is_id(value, header.count(prefix + "tokens")):
+        if not (key.startswith(prefix) and key.endswith("_token_id")):
+            continue
+        name = key.removeprefix(prefix).removesuffix("_token_id")
+        if not _is_id(value, header.count(prefix + "tokens")):
             fields.append(Field(key, value, "an id of the vocabulary", INTEGERS))
+        elif name in ends.others:
+            fields.append(Field(key, value, ends.others[name], INTEGERS))
+        elif name == "eot" and END_OF_TURN in table.texts:
+            fields.append(Field(key, value, table.texts.index(END_OF_TURN), INTEGERS))
+        elif name in ("eot", "eom"):
+            is_end = value in ends.all_ends
+            fields.append(Field(key, value, value if is_end else f"one of {list(ends.all_ends)}", INTEGERS))
+        elif name in MIDDLE:
+            text = table.texts[value] if value < len(table.texts) else ""
+            is_right = MIDDLE[name] in text.lower()
+            fields.append(Field(key, value, value if is_right else f"not {text!r}", INTEGERS))
     return fields
+
+
+def _general(header: Header, weights: Weights) -> list[Field]:
+    """What llama.cpp and Ollama read of the file as a whole, where it is given."""
+    path = weights.reference.base / "generation_config.json"
+    generation = read_json(path) if path.is_file() else {}
+    truths = {"general.type": ("model", TEXT), "general.quantization_version": (QUANTIZATION_VERSION, INTEGERS)}
+    for key in header.metadata:
+        if key.startswith("general.sampling."):
+            name = key.removeprefix("general.sampling.")
+            truths[key] = (generation.get(SAMPLING.get(name, name)), (*INTEGERS, *FLOATS, *TEXT))
+    given = header.metadata
+    return [Field(key, given[key], truth, kinds) for key, (truth, kinds) in truths.items() if key in given]
 
 
 def _is_id(value: Any, count: int) -> bool:

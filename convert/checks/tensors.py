@@ -29,6 +29,9 @@ CHUNK_VALUES = 1 << 22
 SAMPLED_ROWS = 96  # of each large matrix with --sample
 SAMPLED_ABOVE_VALUES = 1 << 20
 UNEQUAL_SHARE, MAY_DIFFER = 1e-3, 3  # of a small tensor, a few values are more than their share
+# Of a base rounded to NF4: a scale halfway between two of its 256 codes may fall to either, at most 14% apart, and take its
+# 64 values along; of a small matrix, two scales.
+SCALE_SHARE, MAY_DIFFER_ROUNDED = 0.15, 128
 ROW_SHARE = 1e-6
 RMSE_RATIO, ROW_RATIO = 1.25, 2.0
 NEEDS_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M", "IQ2_S")
@@ -120,19 +123,23 @@ def compare(
     """One tensor against the truth. `importance` weights the columns where the file was quantized with such weights."""
     tally = Tally()
     changed = weights.is_changed(tensor.name)
+    rounded = weights.reference.is_rounded(weights.expected[tensor.name].parameter)
     for start, stop in _chunks(runs, tensor.shape[-1]):
         raw = header.read_rows(tensor, start, stop)
         truth = weights.rows(tensor.name, start, stop)
         tally.values += truth.size
         if tensor.type in ("F32", "F16", "BF16"):
-            (_compare_merged if changed else _compare_copied)(raw, truth, tensor.type, start, tally)
+            if changed:
+                _compare_merged(raw, truth, tensor.type, start, tally, rounded=rounded)
+            else:
+                _compare_copied(raw, truth, tensor.type, start, tally)
         else:
             _compare_quantized(raw, truth, tensor.type, importance.get(tensor.name), start, tally)
     if tally.round_trip:
         ratio = float(np.sqrt(tally.error / tally.round_trip))
         what = f"relative error {np.sqrt(tally.error / tally.norm):.3g}, {ratio:.2f} times llama.cpp's own"
         tally.worsen(ratio / RMSE_RATIO, tally.worst_row, what)
-    if changed and tensor.type in ("F16", "BF16") and tally.unequal > MAY_DIFFER:
+    if changed and not tally.round_trip and tally.unequal > (MAY_DIFFER_ROUNDED if rounded else MAY_DIFFER):
         what = f"{tally.unequal} of {tally.values} values are not equal"
         tally.worsen(tally.unequal / (UNEQUAL_SHARE * tally.values), 0, what)
     return tally
@@ -175,14 +182,20 @@ def _compare_copied(raw: np.ndarray, truth: np.ndarray, type_name: str, start: i
         )
 
 
-def _compare_merged(raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally) -> None:
+def _compare_merged(
+    raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally, *, rounded: bool
+) -> None:
     found = to_float32(raw, type_name).astype(np.float64)
     # Under cancellation no float32 merge can do better than a share of the row's largest value, whatever the type.
-    room = ROW_SHARE * np.abs(truth).max(axis=1, keepdims=True)
+    largest = np.maximum(np.abs(truth).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    room = ROW_SHARE * largest
     if type_name != "F32":
         tally.unequal += int((raw.view("<u2") != round_to(truth, type_name)).sum())
         room = np.maximum(room, unit_in_last_place(truth, type_name))
-    excess = np.abs(found - truth) / np.maximum(room, np.finfo(np.float64).tiny)
+    excess = np.abs(found - truth) / room
+    if rounded and (beyond := excess > 1.0).any():
+        tally.unequal += int(beyond.sum()) if type_name == "F32" else 0
+        excess = np.where(beyond, np.abs(found - truth) / (SCALE_SHARE * largest), excess)
     row, column = np.unravel_index(int(np.argmax(excess)), excess.shape)
     tally.worsen(float(excess[row, column]), start + int(row),
                  f"column {column} is {found[row, column]:.6g} where {truth[row, column]:.6g} is right")  # fmt: skip

@@ -63,7 +63,7 @@ def _check_scores(header: Header, table: Table, rows: int) -> Check | None:
     if not isinstance(stored, list) or len(stored) != rows:
         return _fault("the scores are missing: llama.cpp merges by them", "tokenizer.ggml.scores")
     scores = np.array(stored, dtype=np.float32)
-    normal = np.flatnonzero(np.array(table.types) == kinds.NORMAL)
+    normal = np.flatnonzero(np.isin(table.types, (kinds.NORMAL, kinds.UNUSED)))  # those that llama.cpp merges to
     if table.scores is not None:
         normal = normal[normal < table.scores.size]
         wrong = normal[scores[normal] != table.scores[normal]]

@@ -13,22 +13,34 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medllama.files import read_json
-from medllama.vocabulary import FORCED_CONTROL
+from medllama.vocabulary import FORCED_CONTROL, LLAMA3_PATTERN
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+# llama.cpp's names of a pre-tokenizer, of which those of one tuple do the same (src/llama-vocab.cpp). Llama 3's takes a word that is
+# a token as it is (ignore_merges), or merges it like any other.
+LLAMA3_NAMES = (
+    "llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+)  # fmt: skip
+LLAMA3_MERGING_NAMES = ("smaug-bpe", "dbrx")
+GPT2_NAMES = (
+    "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "mpt", "olmo",
+)  # fmt: skip
+SENTENCEPIECE_NAMES = ("default",)
 
 
 @dataclass
 class Table:
     """The tokens of a checkpoint by id. `plain` gives the ids of text without control tokens. `scores` are float32 and only
-    there for `tokenizer.model`; `merges` belong to tokenizer.json, best first."""
+    there for `tokenizer.model`; `merges` belong to tokenizer.json, best first. `pre` are llama.cpp's names of the
+    pre-tokenizer, none where they are not known; `pad` is the id that tokenizer.model calls so."""
 
     model: str
     texts: list[str]
@@ -36,6 +48,18 @@ class Table:
     plain: Callable[[str], list[int]]
     scores: np.ndarray | None = None
     merges: list[tuple[str, str]] = field(default_factory=list)
+    pre: tuple[str, ...] = SENTENCEPIECE_NAMES
+    pad: int | None = None
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of the unknown token."""
+        return self.types.index(UNKNOWN) if UNKNOWN in self.types else None
+
+    @functools.cached_property
+    def adds_space(self) -> bool:
+        """Whether a space is written before a text."""
+        return self.model == "llama" and self.texts[self.plain("a")[0]].startswith(("▁", "<0xE2>"))
 
     def special(self, *types: int) -> dict[str, int]:
         """The tokens of these types, longest first."""
@@ -67,7 +91,7 @@ class Table:
     def fitted(self, rows: int) -> Table:
         """The table without tokens that the embedding has no row for."""
         scores = None if self.scores is None else self.scores[:rows]
-        return Table(self.model, self.texts[:rows], self.types[:rows], self.plain, scores, self.merges)
+        return replace(self, texts=self.texts[:rows], types=self.types[:rows], scores=scores)
 
 
 def _cut(piece: str, token: str, index: int) -> list[str | int]:
@@ -95,7 +119,7 @@ def read_table(base: Path, adapter: Path | None) -> Table:
     for index, text in enumerate(texts):
         if text in FORCED_CONTROL and types[index] != UNKNOWN:
             types[index] = CONTROL
-    return Table(table.model, texts, types, table.plain, scores, table.merges)
+    return replace(table, texts=texts, types=types, scores=scores)
 
 
 def _added_tokens(folder: Path) -> dict[int, tuple[str, bool]]:
@@ -128,7 +152,9 @@ def _from_sentencepiece(path: Path) -> Table:
     # The types of SentencePiece's pieces have the numbers that GGUF took over.
     texts, types = [piece.piece for piece in pieces], [int(piece.type) for piece in pieces]
     scores = np.array([piece.score for piece in pieces], dtype=np.float32)
-    return Table("llama", texts, types, sentencepiece.SentencePieceProcessor(model_file=str(path)).encode, scores)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    pad = processor.pad_id() if processor.pad_id() >= 0 else None
+    return Table("llama", texts, types, processor.encode, scores, pad=pad)
 
 
 def _from_json(path: Path) -> Table:
@@ -152,7 +178,19 @@ def _from_json(path: Path) -> Table:
     return Table(
         "gpt2" if is_byte_level else "llama", texts, types,
         lambda text: backend.encode(text, add_special_tokens=False).ids, None, merges,
+        _pre_tokenizer_names(data) if is_byte_level else SENTENCEPIECE_NAMES,
     )  # fmt: skip
+
+
+def _pre_tokenizer_names(data: dict[str, Any]) -> tuple[str, ...]:
+    """llama.cpp's names of a byte-level tokenizer.json's pre-tokenizer; none where it is another than Llama 3's and GPT-2's."""
+    step = data.get("pre_tokenizer") or {}
+    first = (step.get("pretokenizers") or [step])[0]
+    if first.get("type") == "ByteLevel":
+        return GPT2_NAMES
+    if (first.get("pattern") or {}).get("Regex") != LLAMA3_PATTERN:
+        return ()
+    return LLAMA3_NAMES if data["model"].get("ignore_merges") else LLAMA3_MERGING_NAMES
 
 
 def _with_llama_cpp_spaces(data: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ those that training saw; without being asked for, neither is taken; verify tells
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from convert.checks import base_values as checked_values
 from convert.config import ConvertConfig, VerifyConfig
 from convert.convert import convert
-from convert.dequantize import Scales, read_base_tensors, scales_table, through_nf4
+from convert.dequantize import Scales, ThroughNf4, read_base_tensors, scales_table, through_nf4
 from convert.verify import verify
 from convert.weights import read_tensors
 from finetune.training.base import load_base, nf4
@@ -25,6 +26,9 @@ from medllama.checkpoint import safetensors_files
 from medllama.config import build
 from medllama.errors import CheckFailed, InputError, MedllamaError, RecipeError, UnsupportedError
 from medllama.files import read_json
+from medllama.pipeline import configure
+from medllama.recipe import load_recipe
+from medllama.stages import BY_NAME
 from tests.adapters import make_adapter
 from tests.checkpoints import make_llama2_checkpoint
 
@@ -186,6 +190,25 @@ def test_a_merge_is_right_for_the_values_that_it_was_made_of_and_wrong_for_the_o
     assert f"merged into the base's {values} values" in cause
 
 
+@pytest.mark.parametrize(("every", "is_right"), [(4096, True), (16, False)])
+def test_a_scale_between_two_codes_may_fall_to_either_but_not_many_do(
+    every: int, is_right: bool, base: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = vars(ThroughNf4)["_scales"].func
+
+    def moved(self: ThroughNf4) -> Any:
+        codes, nested, offset = right(self)
+        codes = codes.copy()
+        codes[::every] ^= 1
+        return codes, nested, offset
+
+    monkeypatch.setattr(ThroughNf4, "_scales", property(moved))
+    convert(ConvertConfig(str(base), tmp_path, trained / "adapter", ("F32", "F16"), "m", base_values="nf4"))
+    for kind in ("F32", "F16"):
+        with nullcontext() if is_right else pytest.raises(CheckFailed, match="tensors of"):
+            verify_file(base, tmp_path / f"m-{kind}.gguf", trained / "adapter", "nf4")
+
+
 def test_the_base_to_compare_with_keeps_its_own_values(base: Path, trained: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"base_values": "nf4", "with_base": True}
     convert(ConvertConfig(str(base), tmp_path, trained / "adapter", ("F16",), "m", **settings))
@@ -236,6 +259,13 @@ def test_nf4_is_for_merging_an_adapter(settings: dict[str, Any], reason: str, tm
     values = {"base_model": "b", "output_dir": str(tmp_path), "base_values": "nf4"} | settings
     with pytest.raises(RecipeError, match=reason):
         build(ConvertConfig, values, origin="here")
+
+
+def test_a_recipe_says_it_once(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("name: own\ntrain:\n  base_model: base\nconvert:\n  base_values: nf4\n")
+    for name in ("convert", "verify"):
+        assert configure(BY_NAME[name], load_recipe(str(recipe)), tmp_path, {}).base_values == "nf4"
 
 
 @pytest.mark.parametrize("fault", ["scales missing", "scales cut", "codes cut", "state is no JSON", "a type unknown"])

@@ -18,7 +18,10 @@ import pytest
 import torch
 
 from benchmarks.official_converter import Job, convert_officially
-from convert.config import ConvertConfig
+from convert.checks.gguf_file import read_header
+from convert.checks.metadata import check_metadata
+from convert.checks.subject import read_subject
+from convert.config import ConvertConfig, VerifyConfig
 from convert.convert import convert
 from tests.checkpoints import make_llama2_checkpoint, make_llama3_checkpoint
 from tests.convert.test_convert import YARN
@@ -99,6 +102,16 @@ def test_where_it_is_right_its_tensors_are_ours_to_the_byte(pairs: dict[tuple[st
         for name in ours.keys() - {"rope_freqs.weight"}:
             assert ours[name] == theirs[name], f"{key}: {name}"
         assert ("rope_freqs.weight" in ours) == (key[0].startswith("Llama 3") and "without" not in key[0])
+
+
+def test_verify_finds_no_fault_in_the_metadata_of_its_right_files(pairs: dict[tuple[str, str], Pair]) -> None:
+    for (name, file_type), pair in pairs.items():
+        if file_type != "F16":
+            continue
+        path = Path(pair.theirs.data.filename)
+        subject = read_subject(VerifyConfig(str(path.parent / "base"), (), path.parent / "unused", sample=True))
+        check, _ = check_metadata(read_header(path), subject.reference.weights("base"), subject.table, subject.ends)
+        assert check.verdict == "pass", f"{name}: {check.likely_cause}"
 
 
 def test_the_frequencies_of_llama_3_differ_in_float32s_last_digits_alone(pairs: dict[tuple[str, str], Pair]) -> None:
