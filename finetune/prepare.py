@@ -28,7 +28,7 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.data.blocks import Corpus, Settings, gather, read_blocks
+from finetune.data.blocks import Corpus, Settings, described_problems, gather, read_blocks, refuse_if_bad
 from finetune.data.chunking import tokenizer_folder
 from finetune.data.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
 from finetune.data.figure import figure
@@ -42,7 +42,7 @@ from finetune.sources import SourceRequest, load_source, parse
 from medllama import progress
 from medllama.config import as_json
 from medllama.errors import InputError
-from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, write_json, write_text
+from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, require_disk, write_json, write_text
 from medllama.rundir import code_sha256
 from medllama.stages import BY_NAME, StageResult
 
@@ -72,6 +72,7 @@ def prepare(config: PrepareConfig) -> StageResult:
         for request, files in zip(requests, inputs, strict=True)
     ]
     work = _work_folder(config, tallies)
+    require_disk(config.output_dir, _needed_bytes([file for files in inputs for file in files]), "prepare")
     workers = config.workers or _workers_for([file for files in inputs for file in files])
     paths = read_blocks(requests, _settings(config), work / "blocks", workers)
     corpus = gather(paths, len(requests), work / "blocks")
@@ -158,6 +159,11 @@ def _workers_for(files: list[Path]) -> int:
     return max(1, min(os.cpu_count() or 1, int(size / INPUT_BYTES_PER_WORKER)))
 
 
+def _needed_bytes(files: list[Path]) -> int:
+    """The least that the blocks and the result take on the disk: the text of the input twice; half of an article's XML is none."""
+    return int(sum(file.stat().st_size * (0.5 if file.suffix in (".xml", ".nxml") else 2) for file in files))
+
+
 def _settings(config: PrepareConfig) -> Settings:
     tokenizer = tokenizer_folder(config.tokenizer)
     if config.tokenizer and tokenizer is None:
@@ -183,17 +189,11 @@ def _count_what_was_read(corpus: Corpus, tallies: list[Tally]) -> None:
     for number, tally in enumerate(tallies):
         for counts in corpus.counts_of(number):
             tally.add(counts)
-        share = tally.source.maximum_bad_share
-        if tally.bad > share * tally.read:
-            raise InputError(
-                f"{tally.request.path}: {tally.bad:,} of {tally.read:,} are bad, more than "
-                f"{share:.0%}:{tally.described_problems()}",
-                hint=f"expected {tally.source.example}; correct the bad ones, or take them out",
-            )
+        refuse_if_bad(tally.request, tally.read, tally.bad, tally.problems, is_all=True)
         if tally.bad:
             progress.message(
                 f"warning: {tally.request.name}: {tally.bad:,} of {tally.read:,} are bad and left out:"
-                f"{tally.described_problems()}"
+                f"{described_problems(tally.problems, tally.bad)}"
             )
         if tally.identifiers:
             found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(tally.identifiers.items()))
