@@ -31,10 +31,11 @@ import numpy
 from finetune.data.blocks import Corpus, Settings, described_problems, gather, read_blocks, refuse_if_bad
 from finetune.data.chunking import tokenizer_folder
 from finetune.data.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
+from finetune.data.evaluation_sets import EvaluationSets
 from finetune.data.figure import figure
 from finetune.data.licences import needs_permission
 from finetune.data.records import Split
-from finetune.data.selection import Selection, evaluation_files, in_order, select
+from finetune.data.selection import Selection, in_order, select
 from finetune.data.splitting import SPLIT_CODES, SPLITS
 from finetune.data.writing import write_split
 from finetune.prepare_config import PrepareConfig
@@ -62,23 +63,24 @@ def prepare(config: PrepareConfig) -> StageResult:
     inputs = [load_source(request.kind).inputs(request) for request in requests]
     _require_replaceable(config.output_dir, [file for files in inputs for file in files])
     _require_permission(requests, config)
-    if others := evaluation_files(config)[1]:
+    measured = EvaluationSets.of(config.decontaminate)
+    if measured.absent:
         progress.message(
-            f"warning: training is not compared with {', '.join(others)}: no JSONL, JSON, CSV or "
-            "Parquet of theirs is named; give it as --decontaminate FILE"
+            f"warning: training is not compared with {', '.join(measured.absent)}: {next(iter(measured.absent.values()))}; "
+            "give a file or folder of each as --decontaminate NAME:PATH"
         )
     tallies = [
         Tally(request, load_source(request.kind), inputs_sha256(files))
         for request, files in zip(requests, inputs, strict=True)
     ]
-    work = _work_folder(config, tallies)
+    work = _work_folder(config, measured, tallies)
     require_disk(config.output_dir, _needed_bytes([file for files in inputs for file in files]), "prepare")
     workers = config.workers or _workers_for([file for files in inputs for file in files])
     paths = read_blocks(requests, _settings(config), work / "blocks", workers)
     corpus = gather(paths, len(requests), work / "blocks")
     _count_what_was_read(corpus, tallies)
 
-    selection = select(config, corpus, tallies, workers)
+    selection = select(config, measured, corpus, tallies, workers)
     _require_training_records(corpus, selection, tallies)
     _warn_about_empty_splits(config, corpus, selection)
     with atomic_directory(config.output_dir) as partial:
@@ -136,13 +138,13 @@ def _require_permission(requests: list[SourceRequest], config: PrepareConfig) ->
             )
 
 
-def _work_folder(config: PrepareConfig, tallies: list[Tally]) -> Path:
+def _work_folder(config: PrepareConfig, measured: EvaluationSets, tallies: list[Tally]) -> Path:
     """The folder of the blocks: with those of a killed run of the same configuration, inputs and code, else empty."""
     folder = config.output_dir.absolute().with_name(f"{config.output_dir.name}.work{PARTIAL_SUFFIX}")
     decided_by = {
         "config": {key: value for key, value in as_json(config).items() if key not in ("output_dir", "workers")},
         "inputs": [tally.sha256 for tally in tallies],
-        "evaluation_sets": [inputs_sha256([path]) for path in evaluation_files(config)[0]],
+        "evaluation_sets": [*(inputs_sha256([path]) for path in measured.files), measured.on_hub],
         "code": code_sha256(BY_NAME["prepare"]),
     }
     state = {"sha256": hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()}
