@@ -108,12 +108,12 @@ def _resolved(before: str, group: str, after: str) -> tuple[str, str, int]:
     if before.endswith(("[", "(")) and after.startswith(("]", ")")):  # nearly all, so it is worth a shorter way
         before, consumed, is_alone = before[:-1].rstrip(), 1, True
     # Brackets go from the inside out: "(see [3] and references therein)".
-    while CLOSING_SIGN.search(after, consumed):
+    while ("(" in before or "[" in before) and CLOSING_SIGN.search(after, consumed):
         opening, closing = OPENING.search(before), CLOSING.match(after, consumed)
         if not (opening and closing and FILLER.fullmatch(opening[1]) and FILLER.fullmatch(closing[1])):
             break
         before, consumed, is_alone = before[: opening.start()], closing.end(), True
-    if HEAD.search(before) and (separator := SEPARATOR.match(after, consumed)):
+    if ("(" in before or "[" in before) and HEAD.search(before) and (separator := SEPARATOR.match(after, consumed)):
         return "", HEAD.sub(r"\1", before), separator.end()  # "([3]; mice only)"
     if END_OF_BRACKETS.match(after, consumed) and (tail := TAIL.search(before)):
         return "", before[: tail.start()], consumed  # "(mice only; [3])"
