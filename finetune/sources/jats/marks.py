@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 
 PARAGRAPH, LINE, TAB, CITED, NAME, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
-STRAY_SPACE = re.compile(f" (?:(?=[)\\]^]|[.,;](?:[ {PARAGRAPH}{LINE}]|$))|(?<=[(\\[^] ))")
-EMPTY_SIGNS = ("()", "[]", "(,", "(;")
+# Each begins with what is looked for fast: a character, or a set of them.
+STRAY_SPACE = re.compile(f" (?=[)\\]^.,;])(?![.,;][^ {PARAGRAPH}{LINE}])")
+SPACE_INSIDE = re.compile(r"([(\[^]) ")
+EMPTY_BRACKETS = re.compile(r"[(\[][\s,;.]*[)\]]")
 EMPTY = re.compile(r" ?(?:\([\s,;.]*\)|\[[\s,;.]*\])")
 NEARBY = 120  # characters before a citation that may belong to it
 
@@ -78,8 +80,8 @@ def readable(marked: str) -> str:
 
 def tidy(text: str) -> str:
     """White space made single and taken from where none belongs; brackets that lost their content gone."""
-    text = STRAY_SPACE.sub("", " ".join(text.split()))
-    if any(sign in text for sign in EMPTY_SIGNS):
+    text = SPACE_INSIDE.sub(r"\1", STRAY_SPACE.sub("", " ".join(text.split())))
+    if EMPTY_BRACKETS.search(text):
         text = EMPTY.sub("", text)
     return text.replace(",.", ".") if ",." in text else text
 
