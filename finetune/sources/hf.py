@@ -61,7 +61,7 @@ def hub_rows(request: SourceRequest) -> Rows:
 
 
 SOURCE = Source(
-    example="hf:DATASET?licence=SPDX",
+    example="hf:DATASET?question=COLUMN&answer=COLUMN&licence=SPDX",
     read=read,
     inputs=inputs,
     is_own=True,
