@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from eval import formats
-from eval.hub import SOURCES, rows_of_hub
+from eval.hub import rows_of_hub
 from eval.tasks import Question, Task, content_sha256, read_task
 from medllama import progress
+from medllama.benchmarks import ON_HUB
 from medllama.errors import InputError
 from medllama.files import read_json, read_jsonl, sha256_file
 
@@ -173,7 +174,7 @@ def _of_hub(name: str, shots: int) -> Task:
     records = [it for subject, its in rows.items() for it in questions(name, its, subject, is_hub=True)]
     examples = [it for subject, its in example_rows.items() for it in questions(name, its, subject, is_hub=True)]
     digest = hashlib.sha256("".join(record.record_id for record in records).encode()).hexdigest()
-    origin = Path(f"{SOURCES[name].repository}@{revision}")
+    origin = Path(f"{ON_HUB[name].repository}@{revision}")
     task = Task(name, origin, digest, tuple(records), name)
     return _take(task, examples, shots, origin, digest) if shots else task
 

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from medllama.benchmarks import ON_HUB
 from medllama.errors import InputError
 
-
-@dataclass(frozen=True)
-class Source:
-    """A data set on the hub: `configurations` maps the hub's names to subjects, `test` and `examples` are its splits."""
-
-    repository: str
-    configurations: dict[str | None, str]
-    test: str
-    examples: str
-
-
-MMLU = (
-    "anatomy",
-    "clinical_knowledge",
-    "college_biology",
-    "college_medicine",
-    "medical_genetics",
-    "professional_medicine",
-)
-SOURCES = {
-    "medqa": Source("GBaker/MedQA-USMLE-4-options-hf", {None: ""}, "test", "train"),
-    "medmcqa": Source("openlifescienceai/medmcqa", {None: ""}, "validation", "train"),
-    "pubmedqa": Source("bigbio/pubmed_qa", {"pubmed_qa_labeled_fold0_source": ""}, "test", "train"),
-    "mmlu-medical": Source("cais/mmlu", {subject: subject for subject in MMLU}, "test", "dev"),
-}
 Rows = dict[str, list[tuple[str, dict[str, Any]]]]
 
 
 def rows_of_hub(name: str, *, with_examples: bool) -> tuple[Rows, Rows, str]:
     """The test's rows and those of the examples' split, by subject, and the revision that they are of."""
-    source = SOURCES.get(name)
+    source = ON_HUB.get(name)
     if source is None:
         raise InputError(f"{name} is not on the hub in its official form", hint=f"name its file: --task {name}:FILE")
     import datasets

@@ -28,13 +28,14 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.data.blocks import Corpus, Settings, gather, read_blocks
+from finetune.data.blocks import Corpus, Settings, described_problems, gather, read_blocks, refuse_if_bad
 from finetune.data.chunking import tokenizer_folder
 from finetune.data.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
+from finetune.data.evaluation_sets import EvaluationSets
 from finetune.data.figure import figure
 from finetune.data.licences import needs_permission
 from finetune.data.records import Split
-from finetune.data.selection import Selection, evaluation_files, in_order, select
+from finetune.data.selection import Selection, in_order, select
 from finetune.data.splitting import SPLIT_CODES, SPLITS
 from finetune.data.writing import write_split
 from finetune.prepare_config import PrepareConfig
@@ -42,7 +43,7 @@ from finetune.sources import SourceRequest, load_source, parse
 from medllama import progress
 from medllama.config import as_json
 from medllama.errors import InputError
-from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, write_json, write_text
+from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, require_disk, write_json, write_text
 from medllama.rundir import code_sha256
 from medllama.stages import BY_NAME, StageResult
 
@@ -62,22 +63,24 @@ def prepare(config: PrepareConfig) -> StageResult:
     inputs = [load_source(request.kind).inputs(request) for request in requests]
     _require_replaceable(config.output_dir, [file for files in inputs for file in files])
     _require_permission(requests, config)
-    if others := evaluation_files(config)[1]:
+    measured = EvaluationSets.of(config.decontaminate)
+    if measured.absent:
         progress.message(
-            f"warning: training is not compared with {', '.join(others)}: no JSONL, JSON, CSV or "
-            "Parquet of theirs is named; give it as --decontaminate FILE"
+            f"warning: training is not compared with {', '.join(measured.absent)}: {next(iter(measured.absent.values()))}; "
+            "give a file or folder of each as --decontaminate NAME:PATH"
         )
     tallies = [
         Tally(request, load_source(request.kind), inputs_sha256(files))
         for request, files in zip(requests, inputs, strict=True)
     ]
-    work = _work_folder(config, tallies)
+    work = _work_folder(config, measured, tallies)
+    require_disk(config.output_dir, _needed_bytes([file for files in inputs for file in files]), "prepare")
     workers = config.workers or _workers_for([file for files in inputs for file in files])
     paths = read_blocks(requests, _settings(config), work / "blocks", workers)
     corpus = gather(paths, len(requests), work / "blocks")
     _count_what_was_read(corpus, tallies)
 
-    selection = select(config, corpus, tallies, workers)
+    selection = select(config, measured, corpus, tallies, workers)
     _require_training_records(corpus, selection, tallies)
     _warn_about_empty_splits(config, corpus, selection)
     with atomic_directory(config.output_dir) as partial:
@@ -135,13 +138,13 @@ def _require_permission(requests: list[SourceRequest], config: PrepareConfig) ->
             )
 
 
-def _work_folder(config: PrepareConfig, tallies: list[Tally]) -> Path:
+def _work_folder(config: PrepareConfig, measured: EvaluationSets, tallies: list[Tally]) -> Path:
     """The folder of the blocks: with those of a killed run of the same configuration, inputs and code, else empty."""
     folder = config.output_dir.absolute().with_name(f"{config.output_dir.name}.work{PARTIAL_SUFFIX}")
     decided_by = {
         "config": {key: value for key, value in as_json(config).items() if key not in ("output_dir", "workers")},
         "inputs": [tally.sha256 for tally in tallies],
-        "evaluation_sets": [inputs_sha256([path]) for path in evaluation_files(config)[0]],
+        "evaluation_sets": [*(inputs_sha256([path]) for path in measured.files), measured.on_hub],
         "code": code_sha256(BY_NAME["prepare"]),
     }
     state = {"sha256": hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()}
@@ -156,6 +159,11 @@ def _work_folder(config: PrepareConfig, tallies: list[Tally]) -> Path:
 def _workers_for(files: list[Path]) -> int:
     size = sum(file.stat().st_size for file in files)
     return max(1, min(os.cpu_count() or 1, int(size / INPUT_BYTES_PER_WORKER)))
+
+
+def _needed_bytes(files: list[Path]) -> int:
+    """The least that the blocks and the result take on the disk: the text of the input twice; half of an article's XML is none."""
+    return int(sum(file.stat().st_size * (0.5 if file.suffix in (".xml", ".nxml") else 2) for file in files))
 
 
 def _settings(config: PrepareConfig) -> Settings:
@@ -183,17 +191,11 @@ def _count_what_was_read(corpus: Corpus, tallies: list[Tally]) -> None:
     for number, tally in enumerate(tallies):
         for counts in corpus.counts_of(number):
             tally.add(counts)
-        share = tally.source.maximum_bad_share
-        if tally.bad > share * tally.read:
-            raise InputError(
-                f"{tally.request.path}: {tally.bad:,} of {tally.read:,} are bad, more than "
-                f"{share:.0%}:{tally.described_problems()}",
-                hint=f"expected {tally.source.example}; correct the bad ones, or take them out",
-            )
+        refuse_if_bad(tally.request, tally.read, tally.bad, tally.problems, is_all=True)
         if tally.bad:
             progress.message(
                 f"warning: {tally.request.name}: {tally.bad:,} of {tally.read:,} are bad and left out:"
-                f"{tally.described_problems()}"
+                f"{described_problems(tally.problems, tally.bad)}"
             )
         if tally.identifiers:
             found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(tally.identifiers.items()))

@@ -42,10 +42,10 @@ class PrepareConfig:
     )
     decontaminate: tuple[str, ...] = option(
         (),
-        help="files of evaluation sets (JSONL, JSON, CSV, Parquet) whose 13-word runs must not be in training; in a run, those "
-        "that eval measures",
-        kind="path",
-        metavar="FILE",
+        help="evaluation sets whose 13-word runs must not be in training: files or folders (JSONL, JSON, CSV, Parquet), a "
+        "benchmark's name, hf:DATASET; in a run, those that eval measures",
+        kind="task",
+        metavar="[NAME:]PATH_OR_NAME",
     )
     language: tuple[str, ...] = option(
         (), help="keep only these languages, as ISO 639-1 codes such as en (default: all)"

@@ -253,7 +253,7 @@ def resolve_paths(config_class: type, values: dict[str, Any], folders: list[Path
                 ready.append(_with_path(text, path) if entry.kind in NAMED_KINDS else path)
                 continue
             ready.append(text)
-            is_hub_source = entry.kind == "source" and text.startswith(HUB_SOURCES)
+            is_hub_source = entry.kind in NAMED_KINDS and text.startswith(HUB_SOURCES)
             is_name = entry.kind == "template" or is_hub_source or (entry.kind == "model" and looks_like_hub_id(name))
             if name and not is_name:
                 problems.append(f"{entry.name}: {name} does not exist in {' or '.join(map(str, folders))}")

@@ -19,7 +19,7 @@ from typing import Any
 
 from medllama import progress
 from medllama.checkpoint import find_base
-from medllama.config import build, options, task_path
+from medllama.config import build, options
 from medllama.errors import InputError, RecipeError, UsageError
 from medllama.recipe import Recipe
 from medllama.rundir import RunDirectory, is_main_process, measuring
@@ -171,9 +171,8 @@ def _wired(source: str, recipe: Recipe, run_folder: Path, flags: Mapping[str, An
         return source.format(run=run_folder, name=recipe.name)
     stage_name, _, field = source.partition(".")
     value = flags.get(field, recipe.sections.get(stage_name, {}).get(field))
-    if source == "eval.task" and value is not None:  # prepare reads JSONL; a benchmark's own format is eval's matter
-        names = [task_path(str(name)) for name in (value if isinstance(value, (list, tuple)) else [value])]
-        return tuple(name for name in names if name.endswith(".jsonl"))
+    if source == "eval.task" and value is not None:
+        return tuple(map(str, value if isinstance(value, (list, tuple)) else [value]))
     return value
 
 

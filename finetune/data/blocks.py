@@ -8,7 +8,8 @@
     .json    the counts, written last: a block that has it is done, and is not made again after a kill
 
 A block is a thousand documents or a few files, and depends on nothing but them: any number of processes, in any
-order, makes the same bytes. In memory are the blocks at work, never a source.
+order, makes the same bytes. In memory are the blocks at work, never a source. A source of which too much is bad stops the run
+once enough of it was read to know.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from finetune.data.splitting import SPLIT_CODES, place_in_order, place_of, split
 from finetune.data.workers import run_all
 from finetune.sources import SourceRequest, load_source
 from medllama import progress
+from medllama.errors import InputError
 from medllama.files import read_json, write_json
 
 BLOCK_DOCUMENTS = 1000
+JUDGED_FROM = 1000  # documents of a source, or of one archive, after which too many bad ones stop the run
+SHOWN_PROBLEMS = 5
 BLOCK_CHARACTERS = 4_000_000
 BLOCK_FILES, BLOCK_FILE_BYTES = 200, 8_000_000
 FEATURES = numpy.dtype([
@@ -94,24 +98,63 @@ class Counts:
             self.problems.append(str(dropped))
 
 
+def described_problems(problems: list[str], bad: int) -> str:
+    """The first bad ones, one indented line each, and how many more there are."""
+    shown = problems[:SHOWN_PROBLEMS]
+    return "\n  ".join(["", *shown, *([f"and {bad - len(shown):,} more"] if bad > len(shown) else [])])
+
+
+def refuse_if_bad(request: SourceRequest, read: int, bad: int, problems: list[str], *, is_all: bool = False) -> None:
+    """Raise InputError where more than the source's share is bad: of all of it, or of enough to stop reading."""
+    source = load_source(request.kind)
+    if bad > source.maximum_bad_share * read and (is_all or read >= JUDGED_FROM):
+        raise InputError(
+            f"{request.path}: {bad:,} of {read:,}{'' if is_all else ' read so far'} are bad, more than "
+            f"{source.maximum_bad_share:.0%}:{described_problems(problems, bad)}",
+            hint=f"expected {source.example}; correct the bad ones, or take them out",
+        )
+
+
 # ------------------------------------------------------------------------------------------------- spreading the work
 
 
 def read_blocks(requests: list[SourceRequest], settings: Settings, folder: Path, workers: int) -> list[Path]:
     """Make every block that is not there yet; the `.json` of all of them, in the order of reading."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
+    judges = [Judge(request) for request in requests]
 
     def missing() -> Iterator[Block]:
-        for source, request in enumerate(requests):
-            for block in blocks_of(request, source):
-                paths.append(block.path(folder, "json"))
-                if not paths[-1].exists():
+        for source, judge in enumerate(judges):
+            for block in blocks_of(judge.request, source):
+                judge.paths.append(block.path(folder, "json"))
+                if not judge.paths[-1].exists():
                     yield block
-                progress.update(f"{request.name}: {len(paths):,} blocks")
+                judge.look()
+                progress.update(f"{judge.request.name}: {len(judge.paths):,} blocks")
 
     run_all(make_block, ((block, settings, folder) for block in missing()), workers)
-    return paths
+    for judge in judges:
+        judge.look()
+    return [path for judge in judges for path in judge.paths]
+
+
+@dataclass
+class Judge:
+    """Stops a source once too much of it is bad. It looks at blocks in their order: any number of workers judges alike."""
+
+    request: SourceRequest
+    paths: list[Path] = field(default_factory=list)
+    seen: int = 0
+    counts: Counts = field(default_factory=Counts)
+
+    def look(self) -> None:
+        """At the blocks that were made since."""
+        while self.seen < len(self.paths) and self.paths[self.seen].exists():
+            found = read_counts(self.paths[self.seen])
+            self.seen += 1
+            self.counts.read, self.counts.bad = self.counts.read + found.read, self.counts.bad + found.bad
+            self.counts.problems += found.problems[: SHOWN_PROBLEMS - len(self.counts.problems)]
+            refuse_if_bad(self.request, self.counts.read, self.counts.bad, self.counts.problems)
 
 
 def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
@@ -163,6 +206,8 @@ def make_block(block: Block, settings: Settings, folder: Path) -> None:
             record = Dropped(error.reason, "", error.detail, is_bad=False)
         if isinstance(record, Dropped):
             counts.drop(record)
+            if record.is_bad and block.files:  # an archive may hold any number
+                refuse_if_bad(block.request, counts.read, counts.bad, counts.problems)
             continue
         contents = _cut(record.content, settings.chunk_tokens - SPECIAL_TOKENS, count_tokens)
         written = "".join(_with_content(record, content).as_line() for content in contents).encode()

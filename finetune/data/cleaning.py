@@ -55,6 +55,32 @@ BOILERPLATE = re.compile(
 BLANK_LINES = re.compile(r"\n{3,}")
 BOILERPLATE_LINE = re.compile(r"(?im)^[ \t]*open in a (?:separate|new) window[ \t]*$\n?")
 
+# Telephone numbers as they are written: what is grouped otherwise, or counts something, is a figure of medicine.
+COUNTRY = (
+    r"(?:7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(?:2[1-689]|3[578]|42|5[09]|6[789]|8[0578]|9[679])\d)"
+)
+COUNTED = (
+    r"(?!\s{0,2}(?:[%‰×^]|(?:cells?|copies|cfu|pfu|iu|units?|people|patients|persons?|participants|women|men|children|cases|deaths"
+    r"|reads|births|inhabitants|per|[mµunk]?g|m?l|[mc]?m|years?|days?|dollars|euros|usd|eur|bp|kb)\b))"
+)
+TELEPHONE = re.compile(
+    r"(?<![\w.+/-])(?:"
+    # +1 301 496 5133, 1-800-422-6237, (301) 496-5133, 301-496-5133, 301.496.5133, 301 496-5133
+    r"\+1[ .-]?\(?[2-9]\d\d\)?[ .-]?[2-9]\d\d[ .-]?\d{4}|(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])[2-9]\d\d[ .-]\d{4}"
+    r"|[2-9]\d\d [2-9]\d\d-\d{4}"
+    # +44 20 7946 0958, +49 (0)30 123456, +34 612 345 678, 0033 1 23 45 67 89; not +30 500 000 000
+    rf"|(?!\+\d{{1,3}}(?:[ .]\d{{3}})*[ .]000(?!\d))(?:\+{COUNTRY}[ .-]?|00{COUNTRY}[ .-])(?:\(0\)[ .-]?)?"
+    r"(?:[1-9]|(?<=39[ .-])0)(?:[ .()/-]{0,2}\d){6,12}"
+    # 020 7946 0958, (0161) 496 0000, 030/12345678: 9 to 12 digits; 01 23 45 67 89
+    r"|(?=\(?0(?:[ ()/-]{0,3}\d){8,11}(?![ ()/-]{0,3}\d))"
+    r"(?:\(0[1-9]\d{0,4}\) ?|0[1-9]\d{1,4}(?: ?/ ?|[ -]))\d{2,8}(?:[ -]\d{2,6}){0,4}"
+    r"|0[1-9](?:(?: \d\d){4}|(?:\.\d\d){4}|(?:-\d\d){4})"
+    # digits and spaces alone are a number of anything, unless a word says that one can be called
+    r"|(?i:(?<=\bcall )|(?<=\bphone )|(?<=\bphone: )|(?<=\btel )|(?<=\btel\. )|(?<=\btel: )|(?<=\bfax )|(?<=\bfax: )|(?<=\bmobile )"
+    r"|(?<=\bmobile: )|(?<=\btelephone )|(?<=\btelephone: )|(?<=\bme at )|(?<=\bme on )|(?<=\bus at )|(?<=\bus on ))"
+    r"\+?\(?\d(?:[ ().-]{0,2}\d){7,13}"
+    rf")(?![\w/]|[ .-]?\d|-\w){COUNTED}(?:,? ?(?i:ext\.?|extension|x) ?\d{{1,5}}\b)?"
+)
 IDENTIFIERS = {
     "link with a token": re.compile(
         r"(?i)\b(?:https?://|www\.)(?:[^\s/@:]{1,99}:[^\s/@]{1,99}@\S{1,500}|[^\s?#]{1,300}[?#][^\s]{0,500}?"
@@ -69,13 +95,7 @@ IDENTIFIERS = {
     "medical record number": re.compile(
         r"(?i)\b(?:mrn|medical record (?:number|no\.?)|patient id|hospital (?:number|no\.?))\s{0,3}[:#]?\s{0,3}\d[\d-]{3,14}\b"
     ),
-    "telephone number": re.compile(
-        r"(?<![\w.+/-])(?:(?:\+|00)\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4}"
-        r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|(?:1[ .-])?\d{3}[.-]\d{3}[.-]\d{4}|\d{3} \d{3}-\d{4})(?![\w/-]|\.\d)"
-        # digits and spaces alone are a number of anything, unless a word says that one can be called
-        r"|(?i:(?<=\bcall )|(?<=\bphone )|(?<=\bphone: )|(?<=\btel )|(?<=\btel\. )|(?<=\btel: )|(?<=\bme at )|(?<=\bme on )"
-        r"|(?<=\bus at )|(?<=\bus on ))\(?\d(?:[ ().-]{0,2}\d){7,13}(?![\w/-]|\.\d)"
-    ),
+    "telephone number": TELEPHONE,
     "date of birth": re.compile(
         r"(?i)\b(?:d\.?o\.?b\.?|date of birth|born on)\s{0,3}:?\s{0,3}"
         r"(?:\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}|\w{3,9} \d{1,2},? \d{4}|\d{1,2} \w{3,9} \d{4})"

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.data.blocks import Corpus, Counts
+from finetune.data.blocks import SHOWN_PROBLEMS, Corpus, Counts
 from finetune.data.licences import may_be_published
 from finetune.data.records import Split
 from finetune.data.splitting import SPLIT_CODES
@@ -24,7 +24,6 @@ from finetune.prepare_config import PrepareConfig
 from finetune.sources import Source, SourceRequest
 from medllama.files import sha256_file
 
-SHOWN_PROBLEMS = 5
 CHANGES = (
     "Unicode and whitespace normalized; publishers' boilerplate, empty records, exact and near duplicates left out; long "
     "texts cut; split for training and testing"
@@ -93,11 +92,6 @@ class Tally:
     @property
     def is_publishable(self) -> bool:
         return may_be_published(self.licence)
-
-    def described_problems(self) -> str:
-        """The first bad ones, one indented line each, and how many more there are."""
-        more = self.bad - len(self.problems)
-        return "\n  ".join(["", *self.problems, *([f"and {more:,} more"] if more else [])])
 
     def described_counts(self) -> str:
         """`12 read, 10 empty answer, 2 duplicate`."""

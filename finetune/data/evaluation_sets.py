@@ -1,6 +1,11 @@
-"""Evaluation sets in their publishers' own forms -> rows that decontamination understands.
+"""What eval measures, in its publishers' own forms -> rows that decontamination understands.
 
-    for place, row in evaluation_rows(Path("anatomy_test.csv")): ...        a question with options, or {"text": ...}
+    measured = EvaluationSets.of(("medqa:test.jsonl", "mmlu-medical:mmlu/test", "medmcqa", "hf:owner/name?split=test"))
+    for name, rows in measured.rows(): ...       each row a question with options, or {"text": ...}
+    measured.absent                              {"medmcqa": "why nothing of it can be had here"}
+
+A task is named as eval names it: a file or folder, with or without the benchmark's name before it, or the name alone, which is then
+taken from the hub, as is `hf:DATASET?config=NAME&split=NAME`. Of a folder everything counts but files for training.
 
 JSONL, a JSON list or table (PubMedQA's), Parquet, MMLU's CSV without a header. Only the words count here, so a row of a shape that
 is not known is the texts in it: too much leaves training rather than too little.
@@ -9,18 +14,82 @@ is not known is the texts in it: too much leaves training rather than too little
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetune.data.records import Dropped
+from finetune.sources import SourceRequest, parse
+from finetune.sources.hf import hub_rows
 from finetune.sources.mmlu import COLUMNS
 from finetune.sources.pubmedqa import TEST_FILE, TRAINING_IDS
 from finetune.sources.tables import csv_rows, json_table_rows, rows
+from medllama.benchmarks import ON_HUB
 from medllama.errors import InputError
 from medllama.files import read_json, read_jsonl
 
+NO_TEST = re.compile(r"train|ground_truth")  # files of a folder that hold nothing that is measured
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class EvaluationSets:
+    """Files that are here, rows of the hub by the name of their task, and the tasks of which nothing can be had, with why."""
+
+    files: list[Path] = field(default_factory=list)
+    on_hub: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tasks: tuple[str, ...]) -> EvaluationSets:
+        """Look for each task. Raises InputError for a file that is not there."""
+        sets = cls()
+        for task in tasks:
+            path = Path(task) if Path(task).exists() else Path((task.partition(":")[2] or task).partition("?")[0])
+            is_file = path.suffix in SUFFIXES and not task.startswith("hf:")
+            if is_file and not path.is_file():
+                raise InputError(f"{path} does not exist", hint="--decontaminate takes the files that eval measures")
+            if is_file:
+                sets.files.append(path)
+            elif path.is_dir() and not task.startswith("hf:"):
+                found = [each for each in path.rglob("*") if each.suffix in SUFFIXES and not NO_TEST.search(each.name)]
+                sets.files.extend(sorted(found))
+                sets.absent.update({} if found else {task: f"{path} holds no {', '.join(SUFFIXES)}"})
+            else:
+                try:
+                    sets.on_hub[task] = [row for request in _on_hub(task) for row in _rows_of_hub(request)]
+                except (InputError, ValueError) as error:
+                    sets.absent[task] = getattr(error, "message", str(error))
+        return sets
+
+    def rows(self) -> Iterator[tuple[str, Iterable[tuple[str, dict[str, Any]]]]]:
+        """(name of the set, its rows with their places)"""
+        for path in self.files:
+            yield str(path), evaluation_rows(path)
+        for task, found in self.on_hub.items():
+            yield task, ((str(number), _known(row)) for number, row in enumerate(found, start=1))
+
+
+def _on_hub(task: str) -> list[SourceRequest]:
+    """The data sets of the hub that a task is made of. Raises ValueError for a name that is none."""
+    if task.startswith("hf:"):
+        return [parse(task if "split=" in task else f"{task}{'&' if '?' in task else '?'}split=test")]
+    place = ON_HUB.get(task.partition("?")[0])
+    if place is None:
+        raise ValueError(f"{task} is neither a file here nor a benchmark of {', '.join(ON_HUB)}")
+    return [
+        parse(f"hf:{place.repository}?split={place.test}" + (f"&config={configuration}" if configuration else ""))
+        for configuration in place.configurations
+    ]
+
+
+def _rows_of_hub(request: SourceRequest) -> Iterator[dict[str, Any]]:
+    for row in hub_rows(request):
+        if isinstance(row, Dropped):
+            raise InputError(str(row))
+        yield row[1]
 
 
 def evaluation_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

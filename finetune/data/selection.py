@@ -1,6 +1,6 @@
 """What becomes of every document once all are described: what stays, and in which split.
 
-    selection = select(config, corpus, tallies, workers)
+    selection = select(config, measured, corpus, tallies, workers)
 
     exact duplicates out -> near duplicates out -> overlaps with evaluation sets out -> at most max_examples
 
@@ -10,7 +10,6 @@ Each step counts in the tallies what it leaves out. Everything here works on tab
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from finetune.data import near_duplicates
 from finetune.data.blocks import FEATURES, Corpus
 from finetune.data.data_card import Tally
 from finetune.data.decontamination import EvaluationIndex, Item, find_overlaps, item_of
-from finetune.data.evaluation_sets import SUFFIXES, evaluation_rows
+from finetune.data.evaluation_sets import EvaluationSets
 from finetune.data.splitting import SPLIT_CODES, first_of_each, ranked, with_training_records
 from finetune.data.writing import lines_of
 from finetune.prepare_config import PrepareConfig
@@ -31,7 +30,6 @@ from medllama.files import read_jsonl
 
 # Features, a copy of them that is sorted, and the index of near duplicates; a line more costs 4 bytes. A test measures it.
 MEMORY_BYTES_PER_DOCUMENT = 2 * FEATURES.itemsize + near_duplicates.MEMORY_BYTES_PER_DOCUMENT
-NO_TEST = re.compile(r"train|ground_truth")  # files of an evaluation set's folder that hold nothing that is measured
 
 
 @dataclass
@@ -45,8 +43,11 @@ class Selection:
     common_runs: int = 0  # of evaluation sets, which so many items have that they tell nothing
 
 
-def select(config: PrepareConfig, corpus: Corpus, tallies: list[Tally], workers: int) -> Selection:
-    """Which documents are kept, and where they go. What is left out is counted in its tally."""
+def select(
+    config: PrepareConfig, measured: EvaluationSets, corpus: Corpus, tallies: list[Tally], workers: int
+) -> Selection:
+    """Which documents are kept, and where they go, with what is `measured` later out of training. What is left out is
+    counted in its tally."""
     features = corpus.features
 
     def leave_out(is_out: numpy.ndarray, reason: str) -> None:
@@ -61,7 +62,7 @@ def select(config: PrepareConfig, corpus: Corpus, tallies: list[Tally], workers:
     kept &= ~resembling
     selection = Selection(kept, with_training_records(features, kept))
 
-    overlapping = _overlapping(config, corpus, selection, workers)
+    overlapping = _overlapping(measured, corpus, selection, workers)
     leave_out(overlapping, "overlaps an evaluation set")
     kept &= ~overlapping
     if config.max_examples is not None:
@@ -94,11 +95,11 @@ def _near_duplicates(config: PrepareConfig, corpus: Corpus, kept: numpy.ndarray)
     return gone
 
 
-def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, workers: int) -> numpy.ndarray:
+def _overlapping(measured: EvaluationSets, corpus: Corpus, selection: Selection, workers: int) -> numpy.ndarray:
     """(documents,) bool: what shares words with an evaluation set; the findings are kept in the selection."""
     features, splits = corpus.features, selection.splits
     overlapping = numpy.zeros(len(features), dtype=bool)
-    items = list(_evaluated_items(config, corpus, selection))
+    items = list(_evaluated_items(measured, corpus, selection))
     index = EvaluationIndex.of(items)
     selection.common_runs = index.common_runs
     if not index.hashes:
@@ -112,34 +113,13 @@ def _overlapping(config: PrepareConfig, corpus: Corpus, selection: Selection, wo
     return overlapping
 
 
-def evaluation_files(config: PrepareConfig) -> tuple[list[Path], list[str]]:
-    """The files of the tasks of eval (FILE, or NAME:PATH), and the tasks that have none here to be compared with."""
-    files, others = [], []
-    for task in config.decontaminate:
-        path = Path(task) if Path(task).exists() else Path((task.partition(":")[2] or task).partition("?")[0])
-        if path.is_dir():
-            found = sorted(
-                file for file in path.rglob("*") if file.suffix in SUFFIXES and not NO_TEST.search(file.name)
-            )
-            files += found
-            others += [] if found else [task]
-            continue
-        if path.suffix not in SUFFIXES:
-            others.append(task)
-            continue
-        if not path.is_file():
-            raise InputError(f"{path} does not exist", hint="--decontaminate takes the files that eval measures")
-        files.append(path)
-    return files, others
-
-
-def _evaluated_items(config: PrepareConfig, corpus: Corpus, selection: Selection) -> Iterator[Item]:
+def _evaluated_items(measured: EvaluationSets, corpus: Corpus, selection: Selection) -> Iterator[Item]:
     """What will be measured: the evaluation sets that are named, and the multiple-choice items of the sources."""
-    for path in evaluation_files(config)[0]:
-        found = [item_of(record, path.name, place.rpartition(":")[2]) for place, record in evaluation_rows(path)]
+    for name, rows in measured.rows():
+        found = [item_of(record, Path(name).name, place.rpartition(":")[2]) for place, record in rows]
         if not any(found):
             raise InputError(
-                f"{path} has no question, messages or text", hint="--decontaminate takes the tasks of medllama eval"
+                f"{name} has no question, messages or text", hint="--decontaminate takes the tasks of medllama eval"
             )
         yield from filter(None, found)
     own = numpy.flatnonzero(selection.kept & (selection.splits == SPLIT_CODES["multiple_choice"]))

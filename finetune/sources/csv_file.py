@@ -1,4 +1,7 @@
-"""`csv:FILE?licence=SPDX`: a person's own table with a header, one record a row; `.tsv` has tabs between the cells.
+"""`csv:FILE?licence=SPDX`: a person's own table with a header, one record a row.
+
+Between the cells stands a comma, in `.tsv` a tab; where the header has none of it, what it has: a semicolon (as Excel writes in much
+of Europe), a tab, a bar or a comma.
 
     medllama prepare --source "csv:faq.csv?licence=CC-BY-4.0&question=Frage&answer=Antwort" --output-dir OUT
 
@@ -10,6 +13,7 @@ system, source, document_id and licence. Columns of other names are given as set
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from finetune.data.records import Dropped, Record
 from finetune.sources import Source, SourceRequest, existing_file
@@ -17,14 +21,21 @@ from finetune.sources.rows import records
 from finetune.sources.tables import Rows, csv_rows
 from medllama.errors import InputError
 
+LONGEST_HEADER = 100_000
 RENAMED = ("question", "answer", "text", "document_id")
 
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each row."""
     path = request.required_path()
-    rows = csv_rows(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    return records(renamed(rows, request), request, path.stem)
+    return records(renamed(csv_rows(path, _separator(path)), request), request, path.stem)
+
+
+def _separator(path: Path) -> str:
+    expected = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        header = file.readline(LONGEST_HEADER)
+    return next((sign for sign in (expected, ";", "\t", "|", ",") if sign in header), expected)
 
 
 def renamed(rows: Rows, request: SourceRequest) -> Rows:
@@ -52,4 +63,10 @@ def renamed(rows: Rows, request: SourceRequest) -> Rows:
         )
 
 
-SOURCE = Source(example="csv:FILE?licence=SPDX", read=read, inputs=existing_file, is_own=True, settings=RENAMED)
+SOURCE = Source(
+    example="csv:FILE?question=COLUMN&answer=COLUMN&licence=SPDX",
+    read=read,
+    inputs=existing_file,
+    is_own=True,
+    settings=RENAMED,
+)

@@ -26,7 +26,7 @@ def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each row of the split."""
     path = request.required_path()
     name = path.absolute().name if path.exists() else str(path).partition("@")[0]
-    return records(renamed(_rows(request), request), request, name)
+    return records(renamed(hub_rows(request), request), request, name)
 
 
 def inputs(request: SourceRequest) -> list[Path]:
@@ -37,7 +37,8 @@ def inputs(request: SourceRequest) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def _rows(request: SourceRequest) -> Rows:
+def hub_rows(request: SourceRequest) -> Rows:
+    """The rows as they are. Raises InputError where they cannot be had."""
     import datasets
 
     path, split = request.required_path(), request.setting("split", "train")
@@ -60,7 +61,7 @@ def _rows(request: SourceRequest) -> Rows:
 
 
 SOURCE = Source(
-    example="hf:DATASET?licence=SPDX",
+    example="hf:DATASET?question=COLUMN&answer=COLUMN&licence=SPDX",
     read=read,
     inputs=inputs,
     is_own=True,

@@ -20,6 +20,14 @@ from medllama.errors import InputError
 LONGEST_CELL = 16_000_000  # characters; Python's own bound of 131,072 is below many a clinical note
 PARQUET_ROWS = 256  # that are in memory together
 
+OTHER_FORMATS = (
+    (codecs.BOM_UTF16_LE, "UTF-16", "convert it first: iconv -f utf-16 -t utf-8 {0} > {0}.utf8"),
+    (codecs.BOM_UTF16_BE, "UTF-16", "convert it first: iconv -f utf-16 -t utf-8 {0} > {0}.utf8"),
+    (b"\x1f\x8b", "compressed", "unpack it first: gunzip -c {0} > FILE"),
+    (b"PK\x03\x04", "an archive or a spreadsheet", "unpack it, or save it as CSV in UTF-8"),
+    (b"PAR1", "Parquet", "hf:FOLDER reads the Parquet files of a folder"),
+)
+
 Rows = Iterator[tuple[str, dict[str, Any]] | Dropped]
 
 
@@ -149,6 +157,11 @@ def one_line(error: Exception) -> str:
 
 
 def not_utf8(path: Path, place: str, byte: int, start: int) -> InputError:
+    with path.open("rb") as file:
+        begins = file.read(4)
+    for sign, what, hint in OTHER_FORMATS:
+        if begins.startswith(sign):
+            return InputError(f"{path} is {what}, and UTF-8 was expected", hint=hint.format(path))
     return InputError(
         f"{place} not UTF-8: byte {byte:#04x} at column {start + 1}",
         hint=f"convert it first, for example: iconv -f latin1 -t utf-8 {path} > {path}.utf8",

@@ -371,4 +371,4 @@ def test_prepare_keeps_clear_of_the_record_files_that_eval_is_named(tmp_path: Pa
         (tmp_path / name).write_text("{}\n")
     recipe.write_text("train: {base_model: .}\neval: {task: [exam.jsonl, 'medqa:test.jsonl', 'pubmedqa']}\n")
     found = configure(BY_NAME["prepare"], load_recipe(str(recipe)), tmp_path / "run", {"source": ["tiny"]})
-    assert [Path(name).name for name in found.decontaminate] == ["exam.jsonl", "test.jsonl"]
+    assert [Path(name).name for name in found.decontaminate] == ["exam.jsonl", "test.jsonl", "pubmedqa"]

@@ -1,11 +1,12 @@
 """`jats:DIR`: articles in JATS or NLM XML, as PubMed Central and its publishers give them, each under its own licence.
 
     medllama prepare --source jats:ARTICLES --output-dir OUT
-    medllama prepare --source 'jats:ARTICLES?captions=no&tables=yes&corrections=yes' --output-dir OUT
+    medllama prepare --source 'jats:ARTICLES?captions=no&tables=yes&corrections=yes&incomplete=yes' --output-dir OUT
     python -m finetune.sources.jats FILE                  shows what becomes of one file, and under which licence
 
 Files are .xml and .nxml, each also as .gz, and tar archives of them (plain, gzip, bzip2, xz), at any depth. Archives are read as
-a stream; nothing is unpacked, so no name in one can reach another place, and one that tries is refused and named.
+a stream; nothing is unpacked, so no name in one can reach another place, and one that tries is refused and named. An archive that
+breaks off stops the run, unless `incomplete=yes`.
 
     article.py    bytes -> article, entities off, bounded            text.xsl, marks.py    article -> text
     licence.py    the decision, with its evidence                    files.py              folders and archives -> bytes
@@ -44,7 +45,7 @@ def read_file(request: SourceRequest, path: Path) -> Iterator[Record | Dropped]:
     """What one file or archive holds."""
     options = Options(captions=choice(request, "captions", True), tables=choice(request, "tables", False))
     keeps_corrections = choice(request, "corrections", False)
-    for place, content in contents(path):
+    for place, content in contents(path, may_break_off=choice(request, "incomplete", False)):
         if isinstance(content, Dropped):
             yield content
             continue
@@ -90,6 +91,6 @@ SOURCE = Source(
     inputs=inputs,
     attribution=ATTRIBUTION,
     url="https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
-    settings=("captions", "tables", "corrections"),
+    settings=("captions", "tables", "corrections", "incomplete"),
     read_file=read_file,
 )

@@ -31,7 +31,7 @@ STYLESHEET = Path(__file__).with_name("text.xsl")
 
 NO_TEXT = (b"ref-list", b"contrib-group")
 # What begins or ends a comment, CDATA or an instruction, each after the rarest of its characters.
-NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"--", b"-->"), (b"]", b"]]>"))
+NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"-->", b"-->"), (b"]", b"]]>"))
 PLAIN_ENCODINGS = {"UTF-8", "US-ASCII", "ASCII", "ISO-8859-1", "WINDOWS-1252"}  # in which & is the byte &
 NAMED_CHARACTER = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos);|#)")
 
@@ -221,18 +221,23 @@ def without_elements(content: bytes, name: bytes) -> bytes:
     """
     parts: list[bytes] = []
     position, opening, closing = 0, b"<" + name, b"</" + name + b">"
-    while (begin := content.find(opening, position)) >= 0:
-        end = content.find(closing, begin)
-        found = content[begin : end + len(closing)]
-        if found[len(opening) : len(opening) + 1] not in (b">", b" ", b"\n", b"\r", b"\t"):  # <table-wrap>
-            parts.append(content[position : begin + 1])
-            position = begin + 1
+    begin = content.find(opening)
+    while begin >= 0:
+        inside = begin + len(opening)
+        if content[inside : inside + 1] not in (b">", b" ", b"\n", b"\r", b"\t"):  # <table-wrap>
+            begin = content.find(opening, inside)
             continue
-        if end < 0 or any(rare in found and sign in found for rare, sign in NO_TAGS) or opening in found[1:]:
+        end = content.find(closing, inside)
+        if end < 0 or content.find(opening, inside, end) >= 0 or _holds_signs(content, begin, end + len(closing)):
             break
-        parts += [content[position:begin], b"\n" * found.count(b"\n")]
-        position = begin + len(found)
+        parts += [content[position:begin], b"\n" * content.count(b"\n", begin, end)]
+        position = end + len(closing)
+        begin = content.find(opening, position)
     return b"".join([*parts, content[position:]]) if parts else content
+
+
+def _holds_signs(content: bytes, begin: int, end: int) -> bool:
+    return any(content.find(rare, begin, end) >= 0 and content.find(sign, begin, end) >= 0 for rare, sign in NO_TAGS)
 
 
 def _refuse_own_entities(root: Any) -> None:

@@ -2,7 +2,9 @@
 
     for place, content in contents(Path("oa_comm.tar.gz")):       # ("oa_comm.tar.gz!PMC1/a.nxml", b"<?xml ...")
 
-Archives are read from their beginning to their end and never unpacked. What cannot be read is a Dropped with its place.
+Archives are read from their beginning to their end and never unpacked. What cannot be read is a Dropped with its place. An archive
+that breaks off stops the run, because nobody knows how many articles are lost with its rest, unless a person has said that
+what can be read of it will do (`may_break_off`).
 """
 
 from __future__ import annotations
@@ -48,11 +50,24 @@ def articles_in(path: Path) -> list[Path]:
     return sorted(files)
 
 
-def contents(path: Path) -> Iterator[tuple[str, bytes | Dropped]]:
+class Member(tarfile.TarInfo):
+    """A member of an archive. tarfile takes a header that is cut or damaged for the end; only the zeros of an end are one."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Member:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # which the stubs leave out
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
+def contents(path: Path, *, may_break_off: bool = False) -> Iterator[tuple[str, bytes | Dropped]]:
     """(place, bytes or what is wrong) for each article of a file or an archive."""
     name = path.name.lower()
     if name.endswith(ARCHIVES):
-        yield from _members(path)
+        yield from _members(path, may_break_off)
         return
     try:
         with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
@@ -61,15 +76,24 @@ def contents(path: Path) -> Iterator[tuple[str, bytes | Dropped]]:
         yield str(path), Dropped("file cannot be read", str(path), _said(error))
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes | Dropped]]:
+def _members(path: Path, may_break_off: bool) -> Iterator[tuple[str, bytes | Dropped]]:
+    number = 0
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r|*", tarinfo=Member) as archive:
             for member in archive:
                 if member.name.lower().endswith(ARTICLES):
                     place = f"{path}!{_printable(member.name)}"
-                    yield place, _member(archive, member, place)
+                    content = _member(archive, member, place)
+                    number += 1
+                    yield place, content
     except BROKEN as error:
-        yield str(path), Dropped("archive cannot be read", str(path), _said(error))
+        said = f"after {number:,} article{'s' * (number != 1)}: {_said(error)}"
+        if not may_break_off:
+            raise InputError(
+                f"{path} breaks off {said}",
+                hint="copy the archive again, or take what can be read of it: ?incomplete=yes",
+            ) from None
+        yield str(path), Dropped("archive breaks off", str(path), said)
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> bytes | Dropped:

@@ -37,7 +37,7 @@ SILENT_ATTRIBUTES = {
     f"{XLINK}actuate",
     "{http://www.w3.org/XML/1998/namespace}lang",
 }
-KINDS = {"open-access", "openaccess", "open", "oa", "gold", "creative-commons", "creativecommons", "cc", "simple"}
+KINDS = {"open-access", "openaccess", "open", "oa", "creative-commons", "creativecommons", "cc"}
 USES = {"vor", "textmining", "text-mining"}
 CODE_KIND = re.compile(r"cc[- ]?by((?:[- ]?(?:nc|nd|sa))*)(?:[- ]?[1-4]\.[05])?(?:[- ]?licen[cs]e)?")
 
@@ -84,10 +84,9 @@ def flattened(element: Any) -> str:
 def _declared_and_said(licence: Any) -> tuple[list[str], str]:
     """The URLs and codes that state the licence outside of its prose, and the prose."""
     declared = [licence.get(HREF) or ""]
-    for element in (licence, *licence.iter("{*}license_ref")):
+    for element in (licence, *licence.iter("{*}license_ref", "license-p", "p")):
         declared += [_kind(element.get(name)) for name in ("license-type", "content-type")]
-        if element is not licence:
-            declared.append("".join(element.itertext()))
+    declared += ["".join(element.itertext()) for element in licence.iter("{*}license_ref")]
     return [each for each in declared if each and each not in KINDS], flattened(licence)
 
 
@@ -146,7 +145,7 @@ def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) ->
         name = etree.QName(element).localname
         if name not in ("license", "free_to_read", *NOTICES):
             return undecided(f"{decided.evidence}; but <{name}> stands beside it")
-        for stated in (element, *element.iter("{*}license_ref")):
+        for stated in (element, *element.iter("{*}license_ref", "{*}free_to_read", "license-p", "p")):
             if denied := next(_denials(stated, published), ""):
                 return undecided(f"{decided.evidence}; but {denied}")
     for each in metadata.iterfind("custom-meta-group/custom-meta"):

@@ -12,8 +12,10 @@ from __future__ import annotations
 import re
 
 PARAGRAPH, LINE, TAB, CITED, NAME, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
-STRAY_SPACE = re.compile(f" (?:(?=[)\\]^]|[.,;](?:[ {PARAGRAPH}{LINE}]|$))|(?<=[(\\[^] ))")
-EMPTY_SIGNS = ("()", "[]", "(,", "(;")
+# Each begins with what is looked for fast: a character, or a set of them.
+STRAY_SPACE = re.compile(f" (?=[)\\]^.,;])(?![.,;][^ {PARAGRAPH}{LINE}])")
+SPACE_INSIDE = re.compile(r"([(\[^]) ")
+EMPTY_BRACKETS = re.compile(r"[(\[][\s,;.]*[)\]]")
 EMPTY = re.compile(r" ?(?:\([\s,;.]*\)|\[[\s,;.]*\])")
 NEARBY = 120  # characters before a citation that may belong to it
 
@@ -78,8 +80,8 @@ def readable(marked: str) -> str:
 
 def tidy(text: str) -> str:
     """White space made single and taken from where none belongs; brackets that lost their content gone."""
-    text = STRAY_SPACE.sub("", " ".join(text.split()))
-    if any(sign in text for sign in EMPTY_SIGNS):
+    text = SPACE_INSIDE.sub(r"\1", STRAY_SPACE.sub("", " ".join(text.split())))
+    if EMPTY_BRACKETS.search(text):
         text = EMPTY.sub("", text)
     return text.replace(",.", ".") if ",." in text else text
 
@@ -108,12 +110,12 @@ def _resolved(before: str, group: str, after: str) -> tuple[str, str, int]:
     if before.endswith(("[", "(")) and after.startswith(("]", ")")):  # nearly all, so it is worth a shorter way
         before, consumed, is_alone = before[:-1].rstrip(), 1, True
     # Brackets go from the inside out: "(see [3] and references therein)".
-    while CLOSING_SIGN.search(after, consumed):
+    while ("(" in before or "[" in before) and CLOSING_SIGN.search(after, consumed):
         opening, closing = OPENING.search(before), CLOSING.match(after, consumed)
         if not (opening and closing and FILLER.fullmatch(opening[1]) and FILLER.fullmatch(closing[1])):
             break
         before, consumed, is_alone = before[: opening.start()], closing.end(), True
-    if HEAD.search(before) and (separator := SEPARATOR.match(after, consumed)):
+    if ("(" in before or "[" in before) and HEAD.search(before) and (separator := SEPARATOR.match(after, consumed)):
         return "", HEAD.sub(r"\1", before), separator.end()  # "([3]; mice only)"
     if END_OF_BRACKETS.match(after, consumed) and (tail := TAIL.search(before)):
         return "", before[: tail.start()], consumed  # "(mice only; [3])"

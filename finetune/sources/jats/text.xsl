@@ -56,8 +56,7 @@
     | index-term-range-end | table-wrap-foot | related-article | related-object | sec-meta | kwd-group | sub-article
     | response | abbrev/def | mixed-citation | element-citation | nlm-citation | citation | citation-alternatives | ref
     | private-char | copyright-statement | contrib-group | aff | author-notes | history | product | tex-math[../m:math]
-    | table | oasis-table | label | xref[@ref-type = 'fn' or @ref-type = 'table-fn' or @ref-type = 'aff'
-    or @ref-type = 'corresp' or @ref-type = 'author-notes' or @ref-type = 'author-note']
+    | table | oasis-table | label
     | m:annotation | m:annotation-xml | m:mphantom | m:merror"/>
 
   <!-- Sections of thanks, money, interests and files, wherever they stand: known by type or by title. -->
@@ -206,11 +205,17 @@
   <!-- ====================================================================================== citations, small letters -->
 
   <!-- Where an old article does not say what it points at, figures alone point at references. -->
-  <xsl:template match="xref[@ref-type = 'bibr']
-    | xref[not(@ref-type) or @ref-type = ''][translate(normalize-space(.), '0123456789,;–-[]() ', '') = '']">
-    <xsl:text>&name;</xsl:text>
-    <xsl:apply-templates/>
-    <xsl:text>&end;</xsl:text>
+  <xsl:template match="xref">
+    <xsl:choose>
+      <xsl:when test="@ref-type = 'bibr' or (not(@ref-type) or @ref-type = '') and translate(normalize-space(.), '0123456789,;–-[]() ', '') = ''">
+        <xsl:text>&name;</xsl:text>
+        <xsl:apply-templates/>
+        <xsl:text>&end;</xsl:text>
+      </xsl:when>
+      <xsl:when test="not(@ref-type = 'fn' or @ref-type = 'table-fn' or @ref-type = 'aff' or @ref-type = 'corresp' or @ref-type = 'author-notes' or @ref-type = 'author-note')">
+        <xsl:apply-templates/>
+      </xsl:when>
+    </xsl:choose>
   </xsl:template>
 
   <xsl:template match="sup[.//xref[@ref-type = 'bibr' or not(@ref-type)]]">&cited;</xsl:template>

@@ -57,7 +57,8 @@ NO_NAME = (
     r"|consent\w*|subscri\w*|embargo\w*|fees?|paid|payment|sale|exclusive\w*|proprietary|confidential|closed|until|after|before|from"
     r"|personal|private|prohibit\w*|forbid\w*|purposes?|distribut\w*|re-?publi\w*|available|this|these|creative|commons"
     r"|open[- ]access|an open|withdrawn|retracted|by-n\w*|modif\w*|adapt\w*|unauthori[sz]ed|see|contact|ask"
-    r"|requires?|needs?|obtain\w*|appl(?:y|ies)|subject|government|foreign|for|abstracts?|figures?|tables?|supplement\w*|alle|rechte|vorbehalten|tous|droits"
+    r"|requires?|needs?|obtain\w*|appl(?:y|ies)|subject|government|foreign|for|delayed|partial\w*|hybrid|data(?:sets?)?|metadata"
+    r"|software|code|images?|videos?|appendi\w+|preprints?|manuscripts?|abstracts?|figures?|tables?|supplement\w*|alle|rechte|vorbehalten|tous|droits"
     r"|derechos|diritti|direitos|reservados|riservati|interdit\w*|prohibid\w*|verboten)(?!\w))"
     r"|In\b|in (?=the\b)|[Tt]he (?=(?:images|use|article|work|material|content|full|original|data|version|final)\b)"
 )
@@ -219,8 +220,8 @@ PHRASES = (
     r"this article was made open access via a publish and read agreement between the microbiology society and the "
     r"corresponding author's institution",
     rf"(?:{NAMES} )?is published on behalf of {NAMES}",
-    rf"(?:and )?published (?:online )?(?:by|in) {NAMES}|licensee:? {NAMES}|(?:on behalf of|production and hosting "
-    rf"by|licensed to) {NAMES}",
+    rf"(?:and )?published (?:online )?(?:by|in) {NAMES}|licensee:? {NAMES}|(?:on behalf of|production and hosting by) "
+    rf"{NAMES}",
     # the public domain, by offices of a government
     r"no claim to original u\.?s\.? government works",
     rf"(?:{NAMES} )?is a publication of the u\.?s\.? government",

@@ -41,7 +41,7 @@ def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each article that was asked for, in the order of the list."""
     path = request.required_path()
     if path.is_dir():
-        found = legacy.articles(path)
+        found = legacy.articles(path, may_break_off=choice(request, "incomplete", False))
     else:
         found = fetched_articles(None if str(path) == INVENTORY else path, fetch_settings(request))
     for each in found:
@@ -73,7 +73,7 @@ def inputs(request: SourceRequest) -> list[Path]:
             f"--source {request.name} states a licence, but each article has its own", hint="take ?licence= out"
         )
     fetch_settings(request)
-    for setting in ("captions", "tables", "corrections"):
+    for setting in ("captions", "tables", "corrections", "incomplete"):
         choice(request, setting, False)
     if path.is_dir():
         return legacy.files(path)
@@ -119,6 +119,6 @@ SOURCE = Source(
     url="https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
     settings=(
         *("cache", "endpoint", "bucket", "articles", "bytes", "concurrency", "licences"),
-        *("captions", "tables", "corrections"),
+        *("captions", "tables", "corrections", "incomplete"),
     ),
 )

@@ -33,7 +33,7 @@ def _lists(folder: Path) -> list[Path]:
     return sorted({*folder.rglob("*filelist.csv"), *folder.rglob("oa_file_list.csv")})
 
 
-def articles(folder: Path) -> Iterator[Fetched | Dropped]:
+def articles(folder: Path, *, may_break_off: bool = False) -> Iterator[Fetched | Dropped]:
     """Every article of a copy with what the lists say about it."""
     lists = _lists(folder)
     if not lists:
@@ -44,7 +44,7 @@ def articles(folder: Path) -> Iterator[Fetched | Dropped]:
     for path in lists:
         yield from _read_list(path, told)
     for path in articles_in(folder):
-        for place, content in contents(path):
+        for place, content in contents(path, may_break_off=may_break_off):
             if isinstance(content, Dropped):
                 yield content
                 continue

@@ -13,6 +13,7 @@ from finetune.data.evaluation_sets import evaluation_rows
 from finetune.prepare import prepare
 from finetune.prepare_config import PrepareConfig
 from finetune.sources.pubmedqa import TRAINING_IDS
+from medllama.benchmarks import ON_HUB, OnHub
 from medllama.errors import InputError
 from medllama.pipeline import configure
 from medllama.recipe import load_recipe
@@ -159,7 +160,29 @@ def test_tasks_without_a_file_here_are_said_not_to_be_compared(
     exam = write_jsonl(tmp_path / "exam.jsonl", [{"question": LONG, "options": {"A": "Gout", "B": "Mumps"}}])
     tasks = ("mmlu-medical", "medmcqa", f"medqa:{exam}")
     prepare(PrepareConfig(source=(f"jsonl:{source}",), output_dir=tmp_path / "data", decontaminate=tasks))
-    assert "training is not compared with mmlu-medical, medmcqa:" in capsys.readouterr().err
+    assert "training is not compared with mmlu-medical, medmcqa: cais/mmlu: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["medqa", "hf:{}", "hf:{}?split=test"])
+def test_what_eval_takes_from_the_hub_leaves_training_where_the_hub_can_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    folder = tmp_path / "hub"  # a folder is read by the same library as a name on the hub
+    folder.mkdir()
+    write_jsonl(folder / "test.jsonl", [{"sent1": LONG, "ending0": "Gout", "ending1": "Mumps", "label": 0}])
+    write_jsonl(
+        folder / "train.jsonl", [{"sent1": "question 1 on something else", "ending0": "a", "ending1": "b", "label": 0}]
+    )
+    monkeypatch.setitem(ON_HUB, "medqa", OnHub(str(folder), {None: ""}, "test", "train"))
+    plain = [(f"question {number} on something else", f"answer {number}") for number in range(40)]
+    source = write_jsonl(tmp_path / "c.jsonl", chats(*plain, (f"Consider this. {LONG}.", "It is gout.")))
+    prepare(
+        PrepareConfig(
+            source=(f"jsonl:{source}",), output_dir=tmp_path / "out", decontaminate=(task.format(folder),), test_share=0
+        )
+    )
+    assert "not compared" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "data_card.json").read_text())["decontamination"]["documents_left_out"] == 1
 
 
 @pytest.mark.parametrize("form", ["csv", "folder", "table", "lines", "list"])

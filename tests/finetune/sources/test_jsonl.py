@@ -143,10 +143,12 @@ def test_an_escaped_surrogate_pair_is_one_character(tmp_path: Path) -> None:
     assert record.content["messages"][0]["content"] == "\U0001fa7a"
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_refused_with_its_line(tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "said"), [("latin-1", "chats.jsonl:1 is not UTF-8: byte 0xe9"), ("utf-16", "chats.jsonl is UTF-16")]
+)
+def test_another_encoding_is_refused_by_its_line_or_its_name(tmp_path: Path, encoding: str, said: str) -> None:
     line = json.dumps({"prompt": "Ménière", "response": "a"}, ensure_ascii=False)
-    with pytest.raises(InputError, match=r"chats.jsonl:1 is not UTF-8: byte 0x") as caught:
+    with pytest.raises(InputError, match=said) as caught:
         outcomes(tmp_path, line.encode(encoding))
     assert "iconv" in caught.value.hint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,35 @@ def test_a_data_set_that_cannot_be_had_is_an_error_for_people(tmp_path: Path) ->
     with pytest.raises(InputError) as caught:
         outcomes("hf:nobody/no-such-data-set")  # the tests are offline
     assert "check its name" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("suffix", "separator"), [("csv", ";"), ("csv", "\t"), ("csv", "|"), ("tsv", ","), ("tsv", ";")]
+)
+def test_the_header_tells_what_stands_between_the_cells(tmp_path: Path, suffix: str, separator: str) -> None:
+    table = "\ufeff" + "\n".join(separator.join(row) for row in (["question", "answer"], ["a", "a"], ["q", "a"]))
+    (tmp_path / f"t.{suffix}").write_text(table, encoding="utf-8")
+    assert [spoken(record) for record in records(f"csv:{tmp_path}/t.{suffix}")] == [("a", "a"), ("q", "a")]
+
+
+def test_a_comma_in_a_header_of_one_column_is_no_reason_to_look_further(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("question,answer;note\nq,a\n")
+    assert [spoken(record) for record in records(f"csv:{tmp_path}/t.csv?answer=answer;note&question=question")] == [
+        ("q", "a")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("question,answer".encode("utf-16"), "is UTF-16, and UTF-8 was expected"),
+        (gzip.compress(b"question,answer"), "is compressed, and UTF-8 was expected"),
+        (b"PAR1\xff\xfe", "is Parquet, and UTF-8 was expected"),
+        (b"question\xe9", "not UTF-8: byte 0xe9 at column"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "text"])
+def test_a_file_of_another_format_is_told_by_its_name(tmp_path: Path, kind: str, content: bytes, said: str) -> None:
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        outcomes(f"{kind}:{tmp_path}/t")

@@ -453,6 +453,10 @@ def test_one_word_more_anywhere_and_nothing_is_open(publisher: str) -> None:
         '<license license-type="cc-by" xlink:href="http://creativecommons.org/licenses/by-nc/4.0/"/>',
         f'<license><ali:license_ref applies_to="figure">{BY}</ali:license_ref></license>',
         f'<license><ali:license_ref start_date="soon">{BY}</ali:license_ref></license>',
+        f'<license xlink:href="{BY}" xlink:title="CC BY-NC"/>',
+        f'<license xlink:href="{BY}"><ali:free_to_read start_date="2031-01-01"/></license>',
+        f'<license xlink:href="{BY}"><license-p specific-use="figures">Open access.</license-p></license>',
+        f'<license xlink:href="{BY}"><license-p content-type="tdm">Open access.</license-p></license>',
         # several
         f'<license xlink:href="{BY}"/><license xlink:href="http://creativecommons.org/licenses/by-nd/4.0/"/>',
         f'<license xlink:href="{BY}"/><license xlink:href="http://creativecommons.org/publicdomain/zero/1.0/"/>',
@@ -469,6 +473,10 @@ def test_one_word_more_anywhere_and_nothing_is_open(publisher: str) -> None:
         f'<license xlink:href="{BY}"><license-p><graphic xlink:href="cc-by-nc.png"/></license-p></license>',
         f'<license xlink:href="{BY}"><license-p><ext-link xlink:href="https://press.example/terms">Open '
         f'Access</ext-link></license-p></license>',
+        "<license><license-p>© 2020 Rossi, Data CC BY 4.0</license-p></license>",
+        "<license><license-p>© 2020 Rossi, Supplement 1, CC BY 4.0</license-p></license>",
+        "<copyright-statement>© 2020 Rossi, Software: CC BY 4.0</copyright-statement>",
+        f'<copyright-statement>© 2020 Rossi, Delayed Open Access</copyright-statement><license xlink:href="{BY}"/>',
         f'<license xlink:href="{BY}"><license-p>Open<!-- --> for members</license-p></license>',
     ],
 )  # fmt: skip
