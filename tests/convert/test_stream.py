@@ -14,12 +14,14 @@ from typing import Any
 import gguf
 import numpy
 import pytest
+import torch
 
-from convert import stream
+from convert import checkpoint, stream
 from convert.config import ConvertConfig
 from convert.convert import convert
+from convert.weights import StoredTensor, read_tensors
 from medllama.errors import InputError, ResourceError
-from tests.adapters import LINEAR, make_adapter
+from tests.adapters import LINEAR, load_base, make_adapter
 from tests.checkpoints import make_llama2_checkpoint
 
 TYPES = ("F32", "F16", "BF16", "Q4_K_M", "Q8_0")
@@ -91,6 +93,35 @@ def test_nothing_but_the_files_is_written(base: Path, tmp_path: Path, monkeypatc
     assert sorted(found) == ["m-Q4_K_M.gguf", "m-Q8_0.gguf"]
 
 
+def test_the_base_is_read_once_for_all_types(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, read, values = make_adapter(base, tmp_path / "adapter"), [], StoredTensor._values
+
+    def counted(tensor: StoredTensor, first: int, count: int) -> Any:
+        if tensor.path.parent == base:
+            read.append(4 * count)
+        return values(tensor, first, count)
+
+    monkeypatch.setattr(StoredTensor, "_values", counted)
+    run = ConvertConfig(str(base), tmp_path / "out", adapter=adapter, types=("F16", "Q4_K_M", "Q8_0", "safetensors"))
+    convert(run)
+    assert sum(read) == sum(tensor.size_bytes for tensor in read_tensors([base / "model.safetensors"]).values())
+
+
+def test_a_checkpoint_in_shards_holds_the_tensors_of_a_whole_one(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter")
+    found = {}
+    for kind, shard_bytes in (("whole", checkpoint.SHARD_BYTES), ("shards", 1_000_000)):
+        monkeypatch.setattr(checkpoint, "SHARD_BYTES", shard_bytes)
+        monkeypatch.setattr(stream, "SLAB_VALUES", 64 * 256)
+        convert(ConvertConfig(str(base), tmp_path / kind, adapter=adapter, types=("safetensors",), name="m"))
+        found[kind] = load_base(tmp_path / kind / "m-safetensors").state_dict()
+    assert len(list((tmp_path / "shards" / "m-safetensors").glob("model-*.safetensors"))) > 2
+    assert found["whole"].keys() == found["shards"].keys()
+    assert all(torch.equal(tensor, found["shards"][name]) for name, tensor in found["whole"].items())
+
+
 def test_a_full_disk_is_found_before_a_tensor_is_read(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +131,7 @@ def test_a_full_disk_is_found_before_a_tensor_is_read(
     monkeypatch.setattr(os, "posix_fallocate", no_room)
     monkeypatch.setattr(stream, "Slab", None)
     with pytest.raises(ResourceError, match=r"no room for .*m-F16\.gguf.* \(\d.* MB\): No space left"):
-        files(base, tmp_path / "out", types=("F16", "Q4_K_M"))
+        files(base, tmp_path / "out", types=("F16", "Q4_K_M", "safetensors"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -132,9 +163,9 @@ def test_a_killed_pass_leaves_no_file_and_the_next_one_is_right(base: Path, tmp_
     expected = files(base, tmp_path / "whole")
     out = tmp_path / "out"
     slow = (
-        "import sys, time; from convert import stream; from convert.config import ConvertConfig; "
-        "from convert.convert import convert; from pathlib import Path; whole = stream.quantize_rows; "
-        "stream.quantize_rows = lambda *given: (time.sleep(0.5), whole(*given))[1]; "
+        "import sys, time; from convert import slab; from convert.config import ConvertConfig; "
+        "from convert.convert import convert; from pathlib import Path; whole = slab.quantize_rows; "
+        "slab.quantize_rows = lambda *given: (time.sleep(0.5), whole(*given))[1]; "
         f"convert(ConvertConfig({str(base)!r}, Path({str(out)!r}), types={TYPES!r}, name='m'))"
     )
     process = subprocess.Popen([sys.executable, "-c", slow])
