@@ -91,6 +91,7 @@ def _write(
                 folder = partials.enter_context(atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}"))
                 outputs.append(files.enter_context(open_checkpoint(checkpoint, source, config.adapter, folder)))
             write_tensors(source, outputs, intermediate)
+        source.require_unchanged()
 
 
 def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:

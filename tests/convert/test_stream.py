@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from convert import checkpoint, stream
+from convert import convert as convert_module
 from convert.config import ConvertConfig
 from convert.convert import convert
 from convert.weights import StoredTensor, read_tensors
@@ -107,19 +109,16 @@ def test_the_base_is_read_once_for_all_types(base: Path, tmp_path: Path, monkeyp
     assert sum(read) == sum(tensor.size_bytes for tensor in read_tensors([base / "model.safetensors"]).values())
 
 
-def test_a_checkpoint_in_shards_holds_the_tensors_of_a_whole_one(
+def test_a_checkpoint_in_slabs_and_shards_holds_the_tensors_of_the_base(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapter = make_adapter(base, tmp_path / "adapter")
-    found = {}
-    for kind, shard_bytes in (("whole", checkpoint.SHARD_BYTES), ("shards", 1_000_000)):
-        monkeypatch.setattr(checkpoint, "SHARD_BYTES", shard_bytes)
-        monkeypatch.setattr(stream, "SLAB_VALUES", 64 * 256)
-        convert(ConvertConfig(str(base), tmp_path / kind, adapter=adapter, types=("safetensors",), name="m"))
-        found[kind] = load_base(tmp_path / kind / "m-safetensors").state_dict()
-    assert len(list((tmp_path / "shards" / "m-safetensors").glob("model-*.safetensors"))) > 2
-    assert found["whole"].keys() == found["shards"].keys()
-    assert all(torch.equal(tensor, found["shards"][name]) for name, tensor in found["whole"].items())
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 1_000_000)
+    monkeypatch.setattr(stream, "SLAB_VALUES", 64 * 256)
+    convert(ConvertConfig(str(base), tmp_path, types=("safetensors",), name="m"))
+    assert len(list((tmp_path / "m-safetensors").glob("model-*.safetensors"))) > 2
+    expected, found = load_base(base).state_dict(), load_base(tmp_path / "m-safetensors").state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
 def test_a_full_disk_is_found_before_a_tensor_is_read(
@@ -157,6 +156,25 @@ def test_a_merge_that_diverged_is_refused(base: Path, tmp_path: Path) -> None:
     save_file(tensors, path)
     with pytest.raises(InputError, match=r"_proj\.weight merged with .*adapter holds values that are NaN or infinite"):
         files(base, tmp_path / "out", adapter, ("BF16",))
+
+
+@pytest.mark.parametrize("change", ["cut", "written again"])
+def test_a_base_that_changes_meanwhile_is_found_out(
+    change: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(base, tmp_path / "base")
+    weights, whole = own / "model.safetensors", convert_module.write_tensors
+
+    def disturbed(*given: Any) -> None:
+        if change == "cut":
+            os.truncate(weights, weights.stat().st_size - 100)
+        whole(*given)
+        os.utime(weights, (0, 0))
+
+    monkeypatch.setattr(convert_module, "write_tensors", disturbed)
+    with pytest.raises(InputError, match=r"model\.safetensors changed while it was read"):
+        files(own, tmp_path / "out", types=("Q8_0", "safetensors"))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_killed_pass_leaves_no_file_and_the_next_one_is_right(base: Path, tmp_path: Path) -> None:
