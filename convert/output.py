@@ -17,7 +17,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Plan:
     def weights(self, name: str) -> Weights | None:
         """The weight of each column of a tensor, where it has any."""
         return self.importance.weights.get(name) if self.importance is not None else None
+
+    def weighted_by(self, importance: Importance | None) -> Plan:
+        """The same with weights, where the type has a use for them."""
+        return self if self.file_type in WITHOUT_IMPORTANCE else replace(self, importance=importance)
 
     def tensor_bytes(self, name: str) -> int:
         shape = self.shapes[name]
@@ -94,9 +98,10 @@ class Output:
 
 
 def plan_outputs(
-    source: Source, file_types: list[str], intermediate: str, importance: Importance | None = None
+    source: Source, file_types: list[str], intermediate: str, *, has_importance: bool = False
 ) -> list[Plan]:
-    """What each file will hold. `intermediate` is the 16-bit type whose values are quantized.
+    """What each file will hold. `intermediate` is the 16-bit type whose values are quantized; llama.cpp's mixtures depend on
+    whether there is an importance matrix, not on what it says.
 
     Raises UnsupportedError where llama.cpp cannot make a file without an importance matrix.
     """
@@ -115,8 +120,8 @@ def plan_outputs(
             os.truncate(skeleton, data_start + plans[intermediate].data_bytes)
             for name in file_types:
                 if name not in plans:
-                    used = None if name in WITHOUT_IMPORTANCE else importance
-                    plans[name] = Plan(name, _mixture(skeleton, name, has_importance=used is not None), shapes, used)
+                    is_weighted = has_importance and name not in WITHOUT_IMPORTANCE
+                    plans[name] = Plan(name, _mixture(skeleton, name, has_importance=is_weighted), shapes)
     return [plans[name] for name in file_types]
 
 
