@@ -1,12 +1,13 @@
 """What conversion costs beside what it cannot cost less than, and beside the official chain.
 
-    python -m benchmarks.convert --shape 1.1b                     # add --chain for the official chain, minutes more
+    python -m benchmarks.convert --shape 1.1b --chain             # without --chain minutes less: no official chain
     python -m benchmarks.convert --shape 7b --work /path/with/30GB
 
-In each round, one after the other: medllama convert for each set of types, and the floor of that set. The floor of F16 is copying
-as many bytes and flushing them to the disk; that of quantized files is llama.cpp's `ggml_quantize_chunk` over all rows in the types
-of their mixtures, on all cores, with nothing read or written. Every step is a process of its own; what it takes to start one that
-imports the same is measured too, named apart, and taken off both sides. Random weights (benchmarks.random_model).
+In each round, one after the other: medllama convert for each set of types, the floor of that set, and the official chain. The
+floor of F16 is copying as many bytes and flushing them to the disk; that of quantized files is llama.cpp's `ggml_quantize_chunk`
+over all rows in the types of their mixtures, on all cores, with nothing read or written. Every step is a process of its own; what
+it takes to start one that imports the same is measured too, named apart, and taken off both sides of the ratio to the floor.
+Random weights (benchmarks.random_model).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy
 
-from benchmarks.measure import Cost, call, machine, medllama
+from benchmarks.measure import Cost, call, command, machine, medllama
 from benchmarks.official_converter import find_or_fetch
 from benchmarks.random_model import SHAPES, make_adapter, make_base
 from benchmarks.usual_route_cost import usual_steps
@@ -50,7 +51,7 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
         found.setdefault(name, []).append(cost)
         print(f"{name}: {cost.seconds:.1f} s", file=sys.stderr)
 
-    for number in range(rounds):
+    for _ in range(rounds):
         note("start", call("benchmarks.convert:start", base, adapter))
         for types in sets:
             shutil.rmtree(out, ignore_errors=True)
@@ -58,13 +59,14 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
             note(types, medllama("convert", *model, "--types", types, "--output-dir", out, "--name", "m"))
             shutil.rmtree(out)
             note(f"floor {types}", call("benchmarks.convert:floor", base, adapter, types, work / "copy"))
-        if with_chain and number == 0:
+        if with_chain:
             (chain := work / "chain").mkdir()
             costs = [cost for _, cost in usual_steps(base, adapter, find_or_fetch(), chain)]
             shutil.rmtree(chain)
             seconds, written = sum(cost.seconds for cost in costs), sum(cost.written_bytes for cost in costs)
             note("chain Q4_K_M", Cost(seconds, max(cost.peak_memory_bytes for cost in costs), written))
-    return {"shape": shape, "machine": machine(), "costs": {name: _figures(costs) for name, costs in found.items()}}
+    figures = {name: _figures(costs) for name, costs in found.items()}
+    return {"command": command("benchmarks.convert"), "shape": shape, "machine": machine(), "costs": figures}
 
 
 def _figures(costs: list[Cost]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="30m")
     parser.add_argument("--types", nargs="+", default=TYPES, help="sets of types (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--chain", action="store_true", help="also the official chain, in the first round")
+    parser.add_argument("--chain", action="store_true", help="also the official chain, in every round")
     parser.add_argument("--work", type=Path, help="folder to keep the model in (default: a temporary one)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -137,6 +139,7 @@ def main() -> None:
 
 def _print(found: dict[str, Any]) -> None:
     costs = found["costs"]
+    print(f"{found['command']}\n{found['machine']}")
     started = costs["start"]["median_seconds"]
     print(f"start-up, taken off below: {started:.1f} s")
     print(f"{'':<22}{'seconds':>9}{'spread':>8}{'floor':>8}{'ratio':>7}{'peak memory':>13}{'written':>11}")
@@ -155,7 +158,8 @@ def _print(found: dict[str, Any]) -> None:
             else ""
         )
         print(
-            f"{'official chain Q4_K_M':<22}{chain['median_seconds']:>9.1f}{'':>23}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
+            f"{'official chain Q4_K_M':<22}{chain['median_seconds']:>9.1f}{max(chain['seconds']) - min(chain['seconds']):>8.1f}"
+            f"{'':>15}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
             f"{chain['written_bytes'] / 1e9:>8.2f} GB (start-ups of both in their times{share})"
         )
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy
 
-from benchmarks.measure import machine, medllama
+from benchmarks.measure import command, machine, medllama
 from benchmarks.random_model import SHAPES, make_adapter, make_base
 
 PREDICTED_CORES = (4, 8, 16)
@@ -68,7 +68,8 @@ def main() -> None:
         print(f"{count:>3} cores {value:>8.1f} s  measured, {seconds[1] / value:.2f} times one")
     for count in (count for count in PREDICTED_CORES if count > max(seconds)):
         print(f"{count:>3} cores {alone + shared / count:>8.1f} s  by the model: {alone:.1f} + {shared:.1f} / {count}")
-    print(json.dumps({"machine": machine(), "seconds": seconds, "alone_seconds": alone, "shared_seconds": shared}))
+    found = {"command": command("benchmarks.convert_cores"), "machine": machine(), "seconds": seconds}
+    print(json.dumps(found | {"alone_seconds": alone, "shared_seconds": shared}))
 
 
 if __name__ == "__main__":

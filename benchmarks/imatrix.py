@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy
 
-from benchmarks.measure import machine
+from benchmarks.measure import command, machine
 from convert.config import ConvertConfig
 from convert.convert import convert
 from medllama.files import read_json, read_jsonl
@@ -60,6 +60,7 @@ def measure(base: str, adapter: Path, data: Path, records: int, tokens: int, fol
         "tokens": tokens_read,
         "importance_tokens": tokens,
         "types": found,
+        "command": command("benchmarks.imatrix"),
         "machine": machine(),
     }
 

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,11 @@ def run_medllama(*arguments: str) -> None:
 
     if (status := main(list(arguments))) != 0:
         raise SystemExit(status)
+
+
+def command(module: str) -> str:
+    """The command line of the benchmark that is running."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def machine() -> dict[str, object]:

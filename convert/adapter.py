@@ -30,6 +30,7 @@ from medllama.files import read_json
 
 Array = numpy.typing.NDArray[Any]
 PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
 
 # Fields that do not change what a merge gives, or that are understood here. Any other field that is set is refused.
 UNDERSTOOD = {
@@ -157,7 +158,7 @@ def read_adapter(path: Path) -> Adapter:
 
     Raises InputError where it is no PEFT LoRA or is damaged, UnsupportedError for what cannot be merged exactly.
     """
-    config_path, weights_path = path / "adapter_config.json", path / "adapter_model.safetensors"
+    config_path, weights_path = path / "adapter_config.json", path / WEIGHTS
     if not config_path.is_file():
         raise InputError(
             f"{path} has no adapter_config.json", hint="name the folder that medllama train (or PEFT) wrote"
@@ -169,7 +170,7 @@ def read_adapter(path: Path) -> Adapter:
             if pickled.exists()
             else "train it again"
         )
-        raise InputError(f"{path} has no adapter_model.safetensors", hint=hint)
+        raise InputError(f"{path} has no {WEIGHTS}", hint=hint)
     config = read_json(config_path)
     _check_config(config, path)
     stored = read_tensors([weights_path])

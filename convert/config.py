@@ -45,6 +45,7 @@ class ConvertConfig:
     importance: str = option(
         "none",
         help="importance matrix for the quantized types: none, auto (made of --importance-data), or a file of llama.cpp's",
+        kind="template",  # a file, or a name that is none
         metavar="none|auto|FILE",
     )
     importance_data: Path | None = option(

@@ -11,28 +11,21 @@ Nothing is approximated: what has no exact counterpart in llama.cpp is refused b
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy.typing
 
 from convert.adapter_gguf import check_fits_format, write_adapter_gguf
-from convert.checkpoint import write_checkpoint
+from convert.checkpoint import CheckpointPlan, open_checkpoint, plan_checkpoint
 from convert.config import CHECKPOINT, UNQUANTIZED, WITHOUT_IMPORTANCE, ConvertConfig
-from convert.importance import Importance, make_importance, read_importance
+from convert.importance import Importance, keep_beside, make_importance, read_importance, training_prompts
 from convert.output import Plan, open_output, plan_outputs
 from convert.source import Source, read_source
-from convert.stream import write_tensors
-from convert.tensors import Target
-from convert.weights import StoredTensor, round_to
-from medllama import progress
+from convert.stream import Output, write_tensors
 from medllama.errors import UnsupportedError
-from medllama.files import atomic_directory, atomic_file, require_disk
+from medllama.files import PARTIAL_SUFFIX, atomic_directory, atomic_file, make_folder, require_disk
 from medllama.stages import StageResult
-
-Array = numpy.typing.NDArray[Any]
 
 
 def convert(config: ConvertConfig) -> StageResult:
@@ -45,15 +38,15 @@ def convert(config: ConvertConfig) -> StageResult:
     if (baseline := config.baseline()) is not None:
         # The same template, so that both models are asked the same.
         work.append((baseline, replace(read_source(baseline), template=source.template)))
-    importance = _importance(config, source, intermediate)
-    planned = [(its, its_source, _plans(its, its_source, intermediate, importance)) for its, its_source in work]
-    checkpoint_bytes = 4 * source.parameters if CHECKPOINT in config.file_types else 0
-    needed_bytes = checkpoint_bytes + sum(plan.data_bytes for _, _, plans in planned for plan in plans)
+    planned = [(its, its_source, _plans(its, its_source, intermediate)) for its, its_source in work]
+    checkpoint = plan_checkpoint(source) if CHECKPOINT in config.file_types else None
+    needed_bytes = checkpoint.data_bytes if checkpoint is not None else 0
+    needed_bytes += sum(plan.data_bytes for _, _, plans in planned for plan in plans)
     require_disk(config.output_dir, needed_bytes, "convert")
+    importance = _importance(config, source, intermediate)
     for its, its_source, plans in planned:
-        _write_ggufs(its, its_source, plans, intermediate)
-    if CHECKPOINT in config.file_types:
-        _write_checkpoint(config, source)
+        weighted = [plan.weighted_by(importance) for plan in plans]
+        _write(its, its_source, weighted, checkpoint if its is config else None, intermediate)
     return _result(config, source, intermediate, importance)
 
 
@@ -64,39 +57,52 @@ def _importance(config: ConvertConfig, source: Source, intermediate: str) -> Imp
     if config.importance != "auto":
         found = read_importance(Path(config.importance))
         found.check_against(source)
+        keep_beside(found.path, config.output_dir)
         return found
     assert config.importance_data is not None, "ConvertConfig.problems asks for it"
-    with tempfile.TemporaryDirectory(dir=_made(config.output_dir), prefix=".importance-") as folder:
-        reader = replace(config, types=("Q8_0",), output_dir=Path(folder))
+    prompts = training_prompts(config.importance_data, source, config.importance_tokens)
+    with _emptied(config.output_dir / f".{config.name}-importance{PARTIAL_SUFFIX}") as folder:
+        reader = replace(config, types=("Q8_0",), output_dir=folder)
         plans = plan_outputs(source, ["Q8_0"], intermediate)
         require_disk(config.output_dir, plans[0].data_bytes, "convert")
-        _write_ggufs(reader, source, plans, intermediate)
+        _write(reader, source, plans, None, intermediate)
         return make_importance(
-            reader.gguf_path("Q8_0"), source, config.importance_data, config.importance_tokens, config.importance_path()
-        )
+            reader.gguf_path("Q8_0"), prompts, source.provenance.datasets or (config.importance_data.name,),
+            config.importance_path(),
+        )  # fmt: skip
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; one that a killed process left is used again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _plans(config: ConvertConfig, source: Source, intermediate: str, importance: Importance | None) -> list[Plan]:
+def _plans(config: ConvertConfig, source: Source, intermediate: str) -> list[Plan]:
     file_types = [name for name in config.file_types if name != CHECKPOINT]
-    return plan_outputs(source, file_types, intermediate, importance)
+    return plan_outputs(source, file_types, intermediate, has_importance=config.importance != "none")
 
 
-def _write_ggufs(config: ConvertConfig, source: Source, plans: list[Plan], intermediate: str) -> None:
+def _write(
+    config: ConvertConfig, source: Source, plans: list[Plan], checkpoint: CheckpointPlan | None, intermediate: str
+) -> None:
     """Write the files in one pass; each has its final name when all are complete."""
-    if not plans:
-        return
     with contextlib.ExitStack() as partials:
         paths = [partials.enter_context(atomic_file(config.gguf_path(plan.file_type))) for plan in plans]
         with contextlib.ExitStack() as files:
-            outputs = [
+            outputs: list[Output] = [
                 files.enter_context(open_output(plan, source, path)) for plan, path in zip(plans, paths, strict=True)
             ]
+            if checkpoint is not None:
+                folder = partials.enter_context(atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}"))
+                outputs.append(files.enter_context(open_checkpoint(checkpoint, source, config.adapter, folder)))
             write_tensors(source, outputs, intermediate)
+        source.require_unchanged()
 
 
 def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
@@ -114,26 +120,6 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
     files = {file_type: str(config.gguf_path(file_type)) for file_type in file_types}
     line = f"adapter of {len(source.adapter.modules)} modules -> {shown}"
     return StageResult(config.output_dir, {"line": line, "files": files, "bytes": sizes})
-
-
-def _write_checkpoint(config: ConvertConfig, source: Source) -> None:
-    """Write the merged model as a Hugging Face checkpoint, every tensor in its own dtype of the base; in the embedding's where
-    its values are not the stored ones."""
-    dtypes = {
-        target.source: stored.dtype if type(stored) is StoredTensor else source.stored_type
-        for target in source.targets
-        for stored in [source.stored.get(target.stored)]
-    }
-
-    def tensor(target: Target) -> Array:
-        progress.update(f"safetensors  {target.source}")
-        stored = source.stored.get(target.stored)
-        if stored is not None and not source.is_merged(target) and stored.dtype == dtypes[target.source]:
-            return stored.raw()
-        return round_to(source.merged(target), dtypes[target.source], target.source)
-
-    with atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}") as folder:
-        write_checkpoint(folder, source.targets, dtypes, tensor, source.base, config.adapter)
 
 
 def intermediate_type(file_types: list[str], stored_type: str) -> str:

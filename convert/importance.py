@@ -12,7 +12,8 @@ Source followed: llama.cpp's tools/imatrix/imatrix.cpp, common/imatrix-loader.cp
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import filecmp
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,38 +58,57 @@ class Importance:
             )
 
 
-def make_importance(model: Path, source: Source, data: Path, tokens: int, path: Path) -> Importance:
-    """Let a GGUF of the model read about `tokens` tokens of `data`/train.jsonl, spread over the file, and write `path`."""
+def training_prompts(data: Path, source: Source, tokens: int) -> list[list[int]]:
+    """About `tokens` tokens of `data`/train.jsonl: records as the model was trained on them, each cut to a batch; every n-th,
+    so that they are spread over the file."""
     records = data / "train.jsonl"
+    tokenizer = Tokenizer(source.vocabulary)
+    chat = Chat(source.template, tokenizer) if source.template is not None else None
+    available = sum(len(_encode(place, record, tokenizer, chat)) for place, record in read_jsonl(records))
+    if not available:
+        raise InputError(f"{records} holds no text", hint="name a folder that medllama prepare made")
+    step, taken, found = max(1, available // tokens), 0, []
+    for number, (place, record) in enumerate(read_jsonl(records)):
+        if number % step == 0 and taken < tokens and (ids := _encode(place, record, tokenizer, chat)):
+            taken += len(ids)
+            found.append(ids)
+    return found
+
+
+def _encode(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
+    """The ids of a record; without a template those of what is said in it. None where it says nothing."""
+    messages, text = record.get("messages"), record.get("text")
+    try:
+        if messages and chat is not None:
+            return chat.encode(messages)[:BATCH_TOKENS]
+        if messages:
+            text = "\n".join(message["content"] for message in messages)
+    except (TypeError, KeyError, AttributeError):
+        hint = 'messages are objects of "role" and "content", as medllama prepare writes them'
+        raise InputError(f"{place}: its messages are none", hint=hint) from None
+    if not isinstance(text, str) or not text:
+        return []
+    start = [tokenizer.vocabulary.bos_id] if tokenizer.vocabulary.bos_id is not None else []
+    return (start + tokenizer.encode_text(text))[:BATCH_TOKENS]
+
+
+def make_importance(model: Path, prompts: list[list[int]], datasets: tuple[str, ...], path: Path) -> Importance:
+    """Let a GGUF of the model read `prompts`, and write `path`; `datasets` says where they come from."""
+    progress.update(f"importance matrix from {sum(map(len, prompts)):,} tokens")
     with Model(model) as loaded:
-        prompts = list(_prompts(records, source, tokens))
-        if not prompts:
-            raise InputError(f"{records} holds no text", hint="name a folder that medllama prepare made")
-        progress.update(f"importance matrix from {sum(map(len, prompts)):,} tokens")
         found = collect_activations(loaded, prompts)
-    _write(found, path, source.provenance.datasets or (records.parent.name,))
+    _write(found, path, datasets)
     return read_importance(path)
 
 
-def _prompts(records: Path, source: Source, tokens: int) -> Iterator[list[int]]:
-    """Records as the model was trained on them, each cut to a batch; every n-th, so that they are spread over the file."""
-    tokenizer = Tokenizer(source.vocabulary)
-    chat = Chat(source.template, tokenizer) if source.template is not None else None
-    available = sum(len(_encode(record, tokenizer, chat)) for _, record in read_jsonl(records))
-    step, taken = max(1, available // max(1, tokens)), 0
-    for number, (_, record) in enumerate(read_jsonl(records)):
-        if number % step == 0 and taken < tokens and (ids := _encode(record, tokenizer, chat)):
-            taken += len(ids)
-            yield ids
-
-
-def _encode(record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
-    if chat is not None and isinstance(record.get("messages"), list):
-        ids = chat.encode(record["messages"])
-    else:
-        start = [tokenizer.vocabulary.bos_id] if tokenizer.vocabulary.bos_id is not None else []
-        ids = start + tokenizer.encode_text(str(record.get("text", "")))
-    return ids[:BATCH_TOKENS]
+def keep_beside(path: Path, folder: Path) -> None:
+    """Copy a matrix to the folder of the files that are made with it, which name it: the certificate looks for it there."""
+    copy = folder / path.name
+    if not copy.exists():
+        with atomic_file(copy) as partial:
+            shutil.copyfile(path, partial)
+    elif not filecmp.cmp(path, copy, shallow=False):
+        raise InputError(f"{copy} is another matrix than {path}", hint="rename one of them")
 
 
 def _write(found: dict[str, Activations], path: Path, datasets: tuple[str, ...]) -> None:
@@ -113,17 +133,17 @@ def _write(found: dict[str, Activations], path: Path, datasets: tuple[str, ...])
 def read_importance(path: Path) -> Importance:
     """Read an imatrix GGUF. Raises InputError where it is none, or damaged."""
     if not path.is_file():
-        raise InputError(
-            f"{path} does not exist", hint="llama.cpp's llama-imatrix makes such files, and --importance auto"
-        )
+        said = "is no file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {said}", hint="llama.cpp's llama-imatrix makes such files, and --importance auto")
     try:
         reader = gguf.GGUFReader(path)
         tensors = {tensor.name: numpy.array(tensor.data, dtype=numpy.float32).ravel() for tensor in reader.tensors}
         datasets = reader.fields["imatrix.datasets"].contents()
         chunks = int(reader.fields["imatrix.chunk_count"].contents())
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError, OSError) as error:
+        said = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         hint = "an older .dat file becomes one by: llama-imatrix --in-file OLD.dat -o NEW.gguf"
-        raise InputError(f"{path} is not an importance matrix in GGUF: {error}", hint=hint) from None
+        raise InputError(f"{path} is not an importance matrix in GGUF: {said}", hint=hint) from None
     weights = {}
     for name in (key.removesuffix(SUMS) for key in tensors if key.endswith(SUMS)):
         sums, count = tensors[name + SUMS], tensors.get(name + COUNTS, numpy.empty(0))

@@ -2,7 +2,7 @@
 
     plan = plan_output(source, "Q4_K_M", "F16")      # nothing is written
     with open_output(plan, source, path) as output:  # the header, and room for the rest
-        output.write("blk.0.attn_q.weight", first_row, blocks)
+        output.write(slab)
 
 Which type each tensor gets in a quantized file is llama.cpp's decision: it is asked about a file that has the right header and
 a hole where the tensors would be.
@@ -17,7 +17,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import numpy.typing
 from convert.config import FILE_TYPES, UNQUANTIZED, WITHOUT_IMPORTANCE
 from convert.importance import Importance, Weights, write_importance_origin
 from convert.metadata import write_architecture, write_provenance, write_tokenizer
+from convert.slab import Slab
 from convert.source import Source
 from medllama.errors import ResourceError, UnsupportedError
 from medllama.llamacpp import LlamaCppError, reason
@@ -49,6 +50,10 @@ class Plan:
     def weights(self, name: str) -> Weights | None:
         """The weight of each column of a tensor, where it has any."""
         return self.importance.weights.get(name) if self.importance is not None else None
+
+    def weighted_by(self, importance: Importance | None) -> Plan:
+        """The same with weights, where the type has a use for them."""
+        return self if self.file_type in WITHOUT_IMPORTANCE else replace(self, importance=importance)
 
     def tensor_bytes(self, name: str) -> int:
         shape = self.shapes[name]
@@ -76,22 +81,27 @@ class Output:
     plan: Plan
     descriptor: int
     data_start: int
-    path: Path = field(repr=False)
 
-    def write(self, name: str, first_row: int, rows: Array) -> None:
-        """Write rows of a tensor, as they stand in the file, where they belong. Safe from several threads."""
-        place = self.data_start + self.plan.offsets[name]
-        place += first_row * row_bytes(self.plan.types[name], self.plan.shapes[name][-1])
-        left = memoryview(numpy.ascontiguousarray(rows).data).cast("B")
-        while left:
-            written = os.pwrite(self.descriptor, left, place)
-            left, place = left[written:], place + written
+    @property
+    def file_type(self) -> str:
+        return self.plan.file_type
+
+    def write(self, slab: Slab) -> None:
+        """Write rows of a tensor where they belong. Safe from several threads."""
+        name = slab.target.name
+        self.write_rows(name, slab.rows.start, slab.in_gguf(self.plan.types[name], self.plan.weights(name)))
+
+    def write_rows(self, name: str, first_row: int, rows: Array) -> None:
+        """Write rows as they stand in the file."""
+        row = row_bytes(self.plan.types[name], self.plan.shapes[name][-1])
+        write_at(self.descriptor, self.data_start + self.plan.offsets[name] + first_row * row, rows)
 
 
 def plan_outputs(
-    source: Source, file_types: list[str], intermediate: str, importance: Importance | None = None
+    source: Source, file_types: list[str], intermediate: str, *, has_importance: bool = False
 ) -> list[Plan]:
-    """What each file will hold. `intermediate` is the 16-bit type whose values are quantized.
+    """What each file will hold. `intermediate` is the 16-bit type whose values are quantized; llama.cpp's mixtures depend on
+    whether there is an importance matrix, not on what it says.
 
     Raises UnsupportedError where llama.cpp cannot make a file without an importance matrix.
     """
@@ -110,8 +120,8 @@ def plan_outputs(
             os.truncate(skeleton, data_start + plans[intermediate].data_bytes)
             for name in file_types:
                 if name not in plans:
-                    used = None if name in WITHOUT_IMPORTANCE else importance
-                    plans[name] = Plan(name, _mixture(skeleton, name, has_importance=used is not None), shapes, used)
+                    is_weighted = has_importance and name not in WITHOUT_IMPORTANCE
+                    plans[name] = Plan(name, _mixture(skeleton, name, has_importance=is_weighted), shapes)
     return [plans[name] for name in file_types]
 
 
@@ -142,14 +152,21 @@ def open_output(plan: Plan, source: Source, path: Path) -> Iterator[Output]:
     """
     data_start = _write_header(plan, source, path)
     size_bytes = data_start + plan.data_bytes
+    with room(path, size_bytes) as descriptor:
+        output = Output(plan, descriptor, data_start)
+        if (factors := _frequencies(source)) is not None:
+            output.write_rows(FREQUENCIES, 0, factors)
+        yield output
+
+
+@contextlib.contextmanager
+def room(path: Path, size_bytes: int) -> Iterator[int]:
+    """Make the file `path` as long as it will be, take the room for it on the disk, and yield its descriptor."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.truncate(descriptor, size_bytes)
         _take_room(descriptor, size_bytes, path)
-        output = Output(plan, descriptor, data_start, path)
-        if (factors := _frequencies(source)) is not None:
-            output.write(FREQUENCIES, 0, factors)
-        yield output
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -166,6 +183,14 @@ def _take_room(descriptor: int, size_bytes: int, path: Path) -> None:
             f"there is no room for {path} ({size_bytes / 1e6:,.1f} MB): {error.strerror}",
             hint="free some space, or choose another --output-dir",
         ) from error
+
+
+def write_at(descriptor: int, place: int, values: Array) -> None:
+    """Write an array's bytes from byte `place` on. Safe from several threads."""
+    left = memoryview(numpy.ascontiguousarray(values).data).cast("B")
+    while left:
+        written = os.pwrite(descriptor, left, place)
+        left, place = left[written:], place + written
 
 
 def _write_header(plan: Plan, source: Source, path: Path) -> int:

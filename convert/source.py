@@ -16,13 +16,14 @@ import numpy
 import numpy.typing
 import yaml
 
+from convert.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from convert.adapter import Adapter, read_adapter
 from convert.architecture import Shape, read_shape
 from convert.config import ConvertConfig
 from convert.dequantize import read_base_tensors
 from convert.metadata import Provenance
 from convert.tensors import EMBEDDING, HEAD, Target, plan_tensors
-from convert.weights import EVERY_ROW, StoredTensor, count_not_finite
+from convert.weights import EVERY_ROW, StoredTensor, changed, count_not_finite
 from medllama import progress
 from medllama.chat import Chat, choose_template
 from medllama.checkpoint import find_base, read_config, require_llama, safetensors_files
@@ -52,6 +53,7 @@ class Source:
     template: str | None
     ends: list[int]
     provenance: Provenance
+    weights: dict[Path, tuple[int, int]]  # size and modification time of each file when its header was read
 
     @property
     def parameters(self) -> int:
@@ -82,6 +84,17 @@ class Source:
             )
         return values
 
+    def require_unchanged(self) -> None:
+        """Raise InputError where a file of weights was written to since: what was read is of two models."""
+        for path, state in self.weights.items():
+            if not path.is_file() or _state(path) != state:
+                raise changed(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
 
 def read_source(config: ConvertConfig) -> Source:
     """Read and check base and adapter. Nothing is written; every refusal happens here."""
@@ -89,9 +102,13 @@ def read_source(config: ConvertConfig) -> Source:
     config_json = read_config(base)
     require_llama(config_json, base, config.base_values)
     shape = read_shape(config_json, base / "config.json")
-    stored = read_base_tensors(safetensors_files(base), config.base_values, config.adapter)
+    files = safetensors_files(base)
+    weights = {path: _state(path) for path in files}
+    stored = read_base_tensors(files, config.base_values, config.adapter)
     _check_rows(config_json, stored, base)
     adapter = read_adapter(config.adapter) if config.adapter else None
+    if adapter is not None:
+        weights[adapter.path / ADAPTER_WEIGHTS] = _state(adapter.path / ADAPTER_WEIGHTS)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     if shape.is_tied and "lm_head.weight" in shapes:
         shapes.setdefault("model.embed_tokens.weight", shapes["lm_head.weight"])
@@ -117,6 +134,7 @@ def read_source(config: ConvertConfig) -> Source:
         template=chat.template if chat is not None else None,
         ends=_end_ids(base, config_json, rows, chat),
         provenance=_provenance(config, base),
+        weights=weights,
     )
 
 

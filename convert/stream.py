@@ -10,61 +10,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from typing import Protocol
 
 import numpy
-import numpy.typing
 from threadpoolctl import threadpool_limits
 
-from convert.config import UNQUANTIZED
-from convert.output import Output, Plan
+from convert.slab import Slab
 from convert.source import Source
-from convert.tensors import Target, is_rotated, to_llama_cpp_layout
-from convert.weights import round_to, to_float32
+from convert.tensors import Target, is_rotated
 from medllama import progress
-from medllama.llamacpp.quantizer import quantize_rows
 
-Array = numpy.typing.NDArray[Any]
 # 2 MB in float32: small enough for a core's cache, large enough that Python's own work on it does not show.
 SLAB_VALUES = 1 << 19
 LARGEST_KEPT_BYTES = 31 << 20
 
 
-class Slab:
-    """Some rows of one tensor in llama.cpp's layout, as each file wants them; every type is made once."""
+class Output(Protocol):
+    """What rows are written into: a GGUF (output.py) or a checkpoint (checkpoint.py)."""
 
-    def __init__(self, source: Source, target: Target, rows: slice, intermediate: str) -> None:
-        self.source, self.target, self.rows, self.intermediate = source, target, rows, intermediate
-        self.known: dict[str, Array] = {}
-        self.blocks: dict[tuple[str, bool], Array] = {}
+    @property
+    def file_type(self) -> str:
+        """How people call it."""
 
-    def of(self, plan: Plan) -> Array:
-        """The rows as they stand in a file: (rows, columns), or (rows, bytes) of a quantized type."""
-        type_name, weights = plan.types[self.target.name], plan.weights(self.target.name)
-        if type_name in UNQUANTIZED:
-            return self.values(type_name)
-        key = (type_name, weights is not None)  # the files of one pass share one importance matrix
-        if key not in self.blocks:
-            values = to_float32(self.values(self.intermediate), self.intermediate)
-            self.blocks[key] = quantize_rows(values, type_name, weights)
-        return self.blocks[key]
-
-    def values(self, type_name: str) -> Array:
-        """(rows, columns) float32, float16, or the bits of bfloat16."""
-        if type_name not in self.known:
-            self.known[type_name] = self._values(type_name)
-        return self.known[type_name]
-
-    def _values(self, type_name: str) -> Array:
-        stored = self.source.stored.get(self.target.stored)
-        if not self.source.is_merged(self.target) and stored is not None and stored.dtype == type_name:
-            return self._laid_out(stored.raw(self.rows))
-        if type_name == "F32":
-            return self._laid_out(self.source.merged(self.target, self.rows))
-        return round_to(self.values("F32"), type_name, self.target.source)
-
-    def _laid_out(self, values: Array) -> Array:
-        return to_llama_cpp_layout(values, self.target.source, self.source.shape)
+    def write(self, slab: Slab) -> None:
+        """Write the rows where they belong. Safe from several threads."""
 
 
 def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) -> None:
@@ -76,12 +45,12 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
     numpy.empty(LARGEST_KEPT_BYTES, numpy.uint8)
     wanted = list(_slabs(source))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shown = ", ".join(output.plan.file_type for output in outputs)
+    shown = ", ".join(output.file_type for output in outputs)
 
     def write(target: Target, rows: slice) -> None:
         slab = Slab(source, target, rows, intermediate)
         for output in outputs:
-            output.write(target.name, rows.start, slab.of(output.plan))
+            output.write(slab)
 
     # Each thread multiplies its own slab: a multiplication over all cores would wait for the other threads.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:

@@ -83,7 +83,15 @@ class StoredTensor:
         dtype = STORED_TYPES[self.dtype]
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset + first * dtype.itemsize)
-            return numpy.fromfile(file, dtype=dtype, count=count)
+            values = numpy.fromfile(file, dtype=dtype, count=count)
+        if len(values) != count:
+            raise changed(self.path)
+        return values
+
+
+def changed(path: Path) -> InputError:
+    """What to raise where a file is no longer what it was when its header was read."""
+    return InputError(f"{path} changed while it was read", hint="start again when nothing else writes to it")
 
 
 def read_tensors(files: list[Path]) -> dict[str, StoredTensor]:

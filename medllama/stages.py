@@ -81,6 +81,7 @@ STAGES = (
             "base_model": "train.base_model",
             "adapter": "{run}/adapter",
             "chat_template": "train.chat_template",
+            "importance_data": "{run}/data",
             "output_dir": "{run}/gguf",
             "name": "{name}",
             "with_base": "{yes}",

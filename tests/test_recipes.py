@@ -50,6 +50,12 @@ def test_the_embedded_recipe_needs_nothing_but_itself() -> None:
     assert not any(load_recipe("tiny").missing.values())
 
 
+def test_an_importance_matrix_is_of_the_runs_own_text(tmp_path: Path) -> None:
+    configs, problems = configure_all(STAGES, load_recipe("tiny"), tmp_path, {"importance": "auto"})
+    assert problems == []
+    assert configs["convert"].importance_data == tmp_path / "data"
+
+
 def test_the_name_of_a_llama_3_result_begins_with_llama_as_its_licence_asks() -> None:
     assert load_recipe("llama3.2-1b").name.startswith("Llama")
 

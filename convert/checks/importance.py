@@ -33,6 +33,7 @@ def importance_of(header: Header) -> dict[str, np.ndarray]:
             continue
         weights = matrix.read_rows(sums).view("<f4").ravel()
         count = float(matrix.read_rows(counts).view("<f4").ravel()[0])
-        if weights.shape == tensor.shape[-1:] and count > 0 and np.isfinite(weights).all():
-            found[name] = (weights / np.float32(count)).astype(np.float32)
+        if weights.shape == tensor.shape[-1:] and np.isfinite(weights).all():
+            # What no token reached weighs the same everywhere, in llama-quantize too.
+            found[name] = (weights / np.float32(count) if count > 0 else np.ones_like(weights)).astype(np.float32)
     return found

@@ -16,7 +16,9 @@ def test_the_smallest_run_measures_every_set_of_types_and_its_floor() -> None:
     command = [sys.executable, "-m", "benchmarks.convert", "--shape", "30m", "--rounds", "1"]
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-2000:]
-    costs = json.loads(finished.stdout.splitlines()[-1])["costs"]
+    found = json.loads(finished.stdout.splitlines()[-1])
+    assert found["command"] == "python -m benchmarks.convert --shape 30m --rounds 1"
+    costs = found["costs"]
     assert list(costs) == ["start", "F16", "floor F16", "Q4_K_M", "floor Q4_K_M", "Q4_K_M,Q5_K_M,Q8_0",
                            "floor Q4_K_M,Q5_K_M,Q8_0"]  # fmt: skip
     copied = costs["floor F16"]["written_bytes"]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convert import convert as convert_module
 from convert.config import FILE_TYPES, ConvertConfig, VerifyConfig
 from convert.convert import convert
-from convert.importance import read_importance
+from convert.importance import read_importance, training_prompts
+from convert.source import read_source
 from convert.verify import verify
-from medllama.errors import CheckFailed, InputError, UnsupportedError
+from medllama.config import input_paths
+from medllama.errors import CheckFailed, InputError, ResourceError, UnsupportedError
 from medllama.llamacpp import Model
 from medllama.llamacpp.importance import collect_activations
 from medllama.llamacpp.quantizer import quantize
+from medllama.tokenizer import Tokenizer
 from tests.adapters import load_base
 from tests.checkpoints import make_llama2_checkpoint
 
@@ -148,6 +156,89 @@ def test_the_certificate_knows_the_matrix_beside_the_file(base: Path, tmp_path: 
     matrix.unlink()
     with pytest.raises(CheckFailed, match="tensors"):
         verify(config)
+
+
+def test_a_matrix_from_elsewhere_comes_to_stand_beside_its_files(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    matrix = make_matrix(base, tmp_path / "elsewhere" / "theirs.gguf")
+    for _ in range(2):
+        run(base, tmp_path / "out", ("Q3_K_M",), importance=str(matrix))
+        assert (tmp_path / "out" / "theirs.gguf").read_bytes() == matrix.read_bytes()
+    make_matrix(base, matrix, seed=1)
+    with pytest.raises(InputError, match=r"out/theirs\.gguf is another matrix than .*elsewhere/theirs\.gguf"):
+        run(base, tmp_path / "out", ("Q3_K_M",), importance=str(matrix))
+
+
+def test_a_full_disk_is_found_before_a_matrix_is_made(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**7, 10**7, 3 * 10**6))  # type: ignore[attr-defined]
+    monkeypatch.setattr(convert_module, "write_tensors", None)
+    with pytest.raises(ResourceError, match="convert needs"):  # the Q8_0 that reads the text would fit
+        run(base, tmp_path / "out", ("F32", "Q2_K"), importance="auto", importance_data=data)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (None, r"train\.jsonl does not exist"),
+        ("", r"train\.jsonl holds no text"),
+        ('{"text": null}', r"train\.jsonl holds no text"),
+        ('{"messages": [{"role": "user"}]}', r"train\.jsonl:1: its messages are none"),
+        ('{"messages": "What is gout?"}', r"train\.jsonl:1: its messages are none"),
+    ],
+)
+def test_text_that_is_none_is_found_before_the_work(
+    line: str | None, reason: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if line is not None:
+        (tmp_path / "train.jsonl").write_text(line + "\n")
+    monkeypatch.setattr(convert_module, "write_tensors", None)
+    with pytest.raises(InputError, match=reason):
+        run(base, tmp_path / "out", ("Q2_K",), importance="auto", importance_data=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_template_what_is_said_is_read(base: Path, data: Path, tmp_path: Path) -> None:
+    source = read_source(ConvertConfig(str(base), tmp_path, chat_template="none"))
+    said = Tokenizer(source.vocabulary).encode_text(f"{TEXTS[0]}\nRest.")
+    assert training_prompts(data, source, 4096)[0] == [source.vocabulary.bos_id, *said]
+
+
+def test_what_a_killed_process_left_is_gone_after_the_next(base: Path, data: Path, tmp_path: Path) -> None:
+    command = (
+        "import os, signal; from convert import convert as module; from convert.config import ConvertConfig; "
+        "from pathlib import Path; module.make_importance = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        f"module.convert(ConvertConfig({str(base)!r}, Path({str(tmp_path)!r}), types=('Q2_K',), importance='auto', "
+        f"importance_data=Path({str(data)!r}), name='m'))"
+    )
+    assert subprocess.run([sys.executable, "-c", command]).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".partial")
+    assert [path.name for path in left.iterdir()] == ["m-Q8_0.gguf"]
+    run(base, tmp_path, ("Q2_K",), importance="auto", importance_data=data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m-Q2_K.gguf", "m.imatrix.gguf"]
+
+
+def test_what_is_no_matrix_in_gguf_is_told(base: Path, tmp_path: Path) -> None:
+    old, model = tmp_path / "old.dat", run(base, tmp_path / "model", ("Q8_0",)) / "m-Q8_0.gguf"
+    old.write_bytes(b"\x0e\0\0\0\x13\0\0\0blk.0.attn_q.weight\x01\0\0\0")
+    for path, reason in (
+        (old, "is not an importance matrix in GGUF: GGUF magic invalid"),
+        (model, "is not an importance matrix in GGUF: it has no imatrix.datasets"),
+        (tmp_path, "is no file"),
+        (tmp_path / "nowhere", "does not exist"),
+    ):
+        with pytest.raises(InputError, match=reason) as refusal:
+            read_importance(path)
+        assert "llama-imatrix" in (refusal.value.hint or "")
+
+
+def test_a_matrix_in_a_file_is_an_input_of_the_stage(tmp_path: Path) -> None:
+    (tmp_path / "theirs.gguf").touch()
+    config = ConvertConfig("base", tmp_path, importance=str(tmp_path / "theirs.gguf"))
+    assert input_paths(config)["importance"] == [tmp_path / "theirs.gguf"]
 
 
 def test_low_types_ask_for_a_matrix(base: Path, tmp_path: Path) -> None:

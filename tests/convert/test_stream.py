@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from typing import Any
 import gguf
 import numpy
 import pytest
+import torch
 
-from convert import stream
+from convert import checkpoint, stream
+from convert import convert as convert_module
 from convert.config import ConvertConfig
 from convert.convert import convert
+from convert.weights import StoredTensor, read_tensors
 from medllama.errors import InputError, ResourceError
-from tests.adapters import LINEAR, make_adapter
+from tests.adapters import LINEAR, load_base, make_adapter
 from tests.checkpoints import make_llama2_checkpoint
 
 TYPES = ("F32", "F16", "BF16", "Q4_K_M", "Q8_0")
@@ -91,6 +95,32 @@ def test_nothing_but_the_files_is_written(base: Path, tmp_path: Path, monkeypatc
     assert sorted(found) == ["m-Q4_K_M.gguf", "m-Q8_0.gguf"]
 
 
+def test_the_base_is_read_once_for_all_types(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, read, values = make_adapter(base, tmp_path / "adapter"), [], StoredTensor._values
+
+    def counted(tensor: StoredTensor, first: int, count: int) -> Any:
+        if tensor.path.parent == base:
+            read.append(4 * count)
+        return values(tensor, first, count)
+
+    monkeypatch.setattr(StoredTensor, "_values", counted)
+    run = ConvertConfig(str(base), tmp_path / "out", adapter=adapter, types=("F16", "Q4_K_M", "Q8_0", "safetensors"))
+    convert(run)
+    assert sum(read) == sum(tensor.size_bytes for tensor in read_tensors([base / "model.safetensors"]).values())
+
+
+def test_a_checkpoint_in_slabs_and_shards_holds_the_tensors_of_the_base(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 1_000_000)
+    monkeypatch.setattr(stream, "SLAB_VALUES", 64 * 256)
+    convert(ConvertConfig(str(base), tmp_path, types=("safetensors",), name="m"))
+    assert len(list((tmp_path / "m-safetensors").glob("model-*.safetensors"))) > 2
+    expected, found = load_base(base).state_dict(), load_base(tmp_path / "m-safetensors").state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
 def test_a_full_disk_is_found_before_a_tensor_is_read(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +130,7 @@ def test_a_full_disk_is_found_before_a_tensor_is_read(
     monkeypatch.setattr(os, "posix_fallocate", no_room)
     monkeypatch.setattr(stream, "Slab", None)
     with pytest.raises(ResourceError, match=r"no room for .*m-F16\.gguf.* \(\d.* MB\): No space left"):
-        files(base, tmp_path / "out", types=("F16", "Q4_K_M"))
+        files(base, tmp_path / "out", types=("F16", "Q4_K_M", "safetensors"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -128,13 +158,32 @@ def test_a_merge_that_diverged_is_refused(base: Path, tmp_path: Path) -> None:
         files(base, tmp_path / "out", adapter, ("BF16",))
 
 
+@pytest.mark.parametrize("change", ["cut", "written again"])
+def test_a_base_that_changes_meanwhile_is_found_out(
+    change: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(base, tmp_path / "base")
+    weights, whole = own / "model.safetensors", convert_module.write_tensors
+
+    def disturbed(*given: Any) -> None:
+        if change == "cut":
+            os.truncate(weights, weights.stat().st_size - 100)
+        whole(*given)
+        os.utime(weights, (0, 0))
+
+    monkeypatch.setattr(convert_module, "write_tensors", disturbed)
+    with pytest.raises(InputError, match=r"model\.safetensors changed while it was read"):
+        files(own, tmp_path / "out", types=("Q8_0", "safetensors"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_killed_pass_leaves_no_file_and_the_next_one_is_right(base: Path, tmp_path: Path) -> None:
     expected = files(base, tmp_path / "whole")
     out = tmp_path / "out"
     slow = (
-        "import sys, time; from convert import stream; from convert.config import ConvertConfig; "
-        "from convert.convert import convert; from pathlib import Path; whole = stream.quantize_rows; "
-        "stream.quantize_rows = lambda *given: (time.sleep(0.5), whole(*given))[1]; "
+        "import sys, time; from convert import slab; from convert.config import ConvertConfig; "
+        "from convert.convert import convert; from pathlib import Path; whole = slab.quantize_rows; "
+        "slab.quantize_rows = lambda *given: (time.sleep(0.5), whole(*given))[1]; "
         f"convert(ConvertConfig({str(base)!r}, Path({str(out)!r}), types={TYPES!r}, name='m'))"
     )
     process = subprocess.Popen([sys.executable, "-c", slow])
