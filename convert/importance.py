@@ -64,14 +64,16 @@ def training_prompts(data: Path, source: Source, tokens: int) -> list[list[int]]
     records = data / "train.jsonl"
     tokenizer = Tokenizer(source.vocabulary)
     chat = Chat(source.template, tokenizer) if source.template is not None else None
-    available = sum(len(_encode(place, record, tokenizer, chat)) for place, record in read_jsonl(records))
-    if not available:
+    lengths = [len(_encode(place, record, tokenizer, chat)) for place, record in read_jsonl(records)]
+    speaking = [number for number, length in enumerate(lengths) if length]
+    if not speaking:
         raise InputError(f"{records} holds no text", hint="name a folder that medllama prepare made")
-    step, taken, found = max(1, available // tokens), 0, []
+    chosen = set(speaking[:: max(1, sum(lengths) // tokens)])
+    found, taken = [], 0
     for number, (place, record) in enumerate(read_jsonl(records)):
-        if number % step == 0 and taken < tokens and (ids := _encode(place, record, tokenizer, chat)):
-            taken += len(ids)
-            found.append(ids)
+        if number in chosen and taken < tokens:
+            found.append(_encode(place, record, tokenizer, chat))
+            taken += lengths[number]
     return found
 
 
@@ -85,7 +87,7 @@ def _encode(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat: Chat
             text = "\n".join(message["content"] for message in messages)
     except (TypeError, KeyError, AttributeError):
         hint = 'messages are objects of "role" and "content", as medllama prepare writes them'
-        raise InputError(f"{place}: its messages are none", hint=hint) from None
+        raise InputError(f"{place} is no conversation", hint=hint) from None
     if not isinstance(text, str) or not text:
         return []
     start = [tokenizer.vocabulary.bos_id] if tokenizer.vocabulary.bos_id is not None else []

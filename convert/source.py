@@ -53,7 +53,7 @@ class Source:
     template: str | None
     ends: list[int]
     provenance: Provenance
-    weights: dict[Path, tuple[int, int]]  # size and modification time of each file when its header was read
+    weight_files: dict[Path, tuple[int, int]]  # size and modification time of each file when its header was read
 
     @property
     def parameters(self) -> int:
@@ -86,7 +86,7 @@ class Source:
 
     def require_unchanged(self) -> None:
         """Raise InputError where a file of weights was written to since: what was read is of two models."""
-        for path, state in self.weights.items():
+        for path, state in self.weight_files.items():
             if not path.is_file() or _state(path) != state:
                 raise changed(path)
 
@@ -103,12 +103,12 @@ def read_source(config: ConvertConfig) -> Source:
     require_llama(config_json, base, config.base_values)
     shape = read_shape(config_json, base / "config.json")
     files = safetensors_files(base)
-    weights = {path: _state(path) for path in files}
+    weight_files = {path: _state(path) for path in files}
     stored = read_base_tensors(files, config.base_values, config.adapter)
     _check_rows(config_json, stored, base)
     adapter = read_adapter(config.adapter) if config.adapter else None
     if adapter is not None:
-        weights[adapter.path / ADAPTER_WEIGHTS] = _state(adapter.path / ADAPTER_WEIGHTS)
+        weight_files[adapter.path / ADAPTER_WEIGHTS] = _state(adapter.path / ADAPTER_WEIGHTS)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     if shape.is_tied and "lm_head.weight" in shapes:
         shapes.setdefault("model.embed_tokens.weight", shapes["lm_head.weight"])
@@ -134,7 +134,7 @@ def read_source(config: ConvertConfig) -> Source:
         template=chat.template if chat is not None else None,
         ends=_end_ids(base, config_json, rows, chat),
         provenance=_provenance(config, base),
-        weights=weights,
+        weight_files=weight_files,
     )
 
 

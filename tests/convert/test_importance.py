@@ -185,8 +185,8 @@ def test_a_full_disk_is_found_before_a_matrix_is_made(
         (None, r"train\.jsonl does not exist"),
         ("", r"train\.jsonl holds no text"),
         ('{"text": null}', r"train\.jsonl holds no text"),
-        ('{"messages": [{"role": "user"}]}', r"train\.jsonl:1: its messages are none"),
-        ('{"messages": "What is gout?"}', r"train\.jsonl:1: its messages are none"),
+        ('{"messages": [{"role": "user"}]}', r"train\.jsonl:1 is no conversation"),
+        ('{"messages": "What is gout?"}', r"train\.jsonl:1 is no conversation"),
     ],
 )
 def test_text_that_is_none_is_found_before_the_work(
@@ -204,6 +204,12 @@ def test_without_a_template_what_is_said_is_read(base: Path, data: Path, tmp_pat
     source = read_source(ConvertConfig(str(base), tmp_path, chat_template="none"))
     said = Tokenizer(source.vocabulary).encode_text(f"{TEXTS[0]}\nRest.")
     assert training_prompts(data, source, 4096)[0] == [source.vocabulary.bos_id, *said]
+
+
+def test_records_that_say_nothing_are_passed_over(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ["", *TEXTS, ""]))
+    source = read_source(ConvertConfig(str(base), tmp_path))
+    assert [len(training_prompts(tmp_path, source, tokens)) for tokens in (1, 10_000)] == [1, 3]
 
 
 def test_what_a_killed_process_left_is_gone_after_the_next(base: Path, data: Path, tmp_path: Path) -> None:
