@@ -32,6 +32,7 @@ STYLESHEET = Path(__file__).with_name("text.xsl")
 NO_TEXT = (b"ref-list", b"contrib-group")
 # What begins or ends a comment, CDATA or an instruction, each after the rarest of its characters.
 NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"-->", b"-->"), (b"]", b"]]>"))
+MOST_SIGNS = 10_000  # question and exclamation marks that are worth looking at
 PLAIN_ENCODINGS = {"UTF-8", "US-ASCII", "ASCII", "ISO-8859-1", "WINDOWS-1252"}  # in which & is the byte &
 NAMED_CHARACTER = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos);|#)")
 
@@ -191,8 +192,9 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
     )
     # Nothing may stand before an XML declaration, but in copies a blank line does. It goes, and is no line of the file.
     if b"!ENTITY" not in content:
+        is_plain = not _begins_signs(content)
         for name in cut:
-            content = without_elements(content, name)
+            content = without_elements(content, name, is_plain=is_plain)
     root = etree.fromstring(content.lstrip(b" \t\r\n"), parser)
     _refuse_own_entities(root)
     _without_namespace(root)
@@ -213,11 +215,11 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
     return articles
 
 
-def without_elements(content: bytes, name: bytes) -> bytes:
+def without_elements(content: bytes, name: bytes, *, is_plain: bool = False) -> bytes:
     """The file without what cannot become text, which is often half of it: cut, not parsed. Lines keep their numbers.
 
     An element is cut only where its tags can be nothing but tags: no comment, CDATA, instruction, entity or element of the same
-    name begins or ends in it.
+    name begins or ends in it. `is_plain`: the whole file is known to hold no such sign.
     """
     parts: list[bytes] = []
     position, opening, closing = 0, b"<" + name, b"</" + name + b">"
@@ -228,12 +230,29 @@ def without_elements(content: bytes, name: bytes) -> bytes:
             begin = content.find(opening, inside)
             continue
         end = content.find(closing, inside)
-        if end < 0 or content.find(opening, inside, end) >= 0 or _holds_signs(content, begin, end + len(closing)):
+        if end < 0 or content.find(opening, inside, end) >= 0:
+            break
+        if not is_plain and _holds_signs(content, begin, end + len(closing)):
             break
         parts += [content[position:begin], b"\n" * content.count(b"\n", begin, end)]
         position = end + len(closing)
         begin = content.find(opening, position)
     return b"".join([*parts, content[position:]]) if parts else content
+
+
+def _begins_signs(content: bytes) -> bool:
+    """Whether a comment, CDATA or an instruction may begin anywhere: told by their rare second character, which is found fast."""
+    for second, expected in ((b"!", b"DOCTYPE"), (b"?", b"xml ")):
+        position = content.find(second)
+        for _ in range(MOST_SIGNS):
+            if position < 0:
+                break
+            if content[position - 1 : position] == b"<" and not content.startswith(expected, position + 1):
+                return True
+            position = content.find(second, position + 1)
+        else:
+            return True
+    return False
 
 
 def _holds_signs(content: bytes, begin: int, end: int) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -64,6 +65,7 @@ CC_URL = re.compile(
 )
 
 
+@lru_cache(maxsize=1000)
 def from_url(target: str) -> LicenceDecision | None:
     """The licence at a Creative Commons URL, None where it is another URL or not spelled exactly."""
     target = target.strip().rstrip(".,;:)]")

@@ -63,12 +63,14 @@ def decide(article: Any) -> LicenceDecision:
 
 def flattened(element: Any) -> str:
     """The text of an element with the target of every link behind the link's own text, white space made single."""
+    if not len(element):
+        return " ".join((element.text or "").split())
     parts: list[str] = []
     for event, node in etree.iterwalk(element, events=("start", "end", "comment", "pi")):
         if event == "start":
             parts.append(node.text or "")
         elif node is not element:
-            name = etree.QName(node).localname if event == "end" else ""
+            name = node.tag.rpartition("}")[2] if event == "end" else ""
             target = node.get(HREF) if name else None
             if name in PICTURES and target and not CLOSED_PICTURE.search(target):
                 target = None
@@ -142,7 +144,7 @@ def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) ->
         return decided
     published = _latest_publication(metadata)
     for element in found:
-        name = etree.QName(element).localname
+        name = element.tag.rpartition("}")[2]
         if name not in ("license", "free_to_read", *NOTICES):
             return undecided(f"{decided.evidence}; but <{name}> stands beside it")
         for stated in (element, *element.iter("{*}license_ref", "{*}free_to_read", "license-p", "p")):
