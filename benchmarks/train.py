@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import gc
 import json
+import math
 import random
 import statistics
 import tempfile
@@ -293,7 +294,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=["small", *SHAPES], default=default)
     few = 12 if torch.cuda.is_available() else 6
     parser.add_argument("--steps", type=int, default=few, help="counted optimizer steps of each trainer and load")
-    parser.add_argument("--minutes", type=float, default=8, help="after which no further one begins")
+    limit = 8.0 if torch.cuda.is_available() else math.inf
+    parser.add_argument("--minutes", type=float, default=limit, help="after which no further trainer begins")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
     if not torch.cuda.is_available():
