@@ -36,7 +36,7 @@ from medllama.llamacpp import Context, Sampler
 
 CONTEXT_TOKENS = 2048
 PEOPLE, ROUNDS = 20, 3
-TRIES, LENGTHS = 7, (2, 4, 10, 17)  # times that a question repeats itself: 68 to 494 tokens, one batch of llama.cpp's
+TRIES, LENGTHS = 7, (2, 4, 10, 17)  # times that a question repeats itself: 92 to 452 tokens, one batch of llama.cpp
 SUBJECTS = ("gout", "asthma", "anemia", "angina", "eczema", "sepsis", "stroke", "measles", "rickets", "scurvy")
 
 
