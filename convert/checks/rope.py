@@ -50,7 +50,8 @@ def of_gguf(metadata: Mapping[str, Any], head_dim: int, factors: np.ndarray | No
     if kind == "none":
         factor = 1.0
     pairs = np.arange(head_dim // 2)
-    extrapolated = base ** (-2.0 * pairs / head_dim)
+    with np.errstate(all="ignore"):  # a base that is none gives NaN, which equals nothing
+        extrapolated = base ** (-2.0 * pairs / head_dim)
     if factors is not None and factors.size == pairs.size:
         extrapolated = extrapolated / factors
     interpolated = extrapolated / factor
