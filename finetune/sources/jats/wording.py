@@ -29,18 +29,18 @@ URL = re.compile(r"(?:https?:)?//[^\s<>\"']+|(?:www\.)?creativecommons\.org/[^\s
 CONDITION = r"non[- ]?commercial(?:ly)?|no[- ]?deriv\w*(?: works)?|share[- ]?alike|nc|nd|sa"
 CONDITIONS = rf"(?:[\s,/&()-]*(?:and )?(?:{CONDITION})\b)*"
 VERSION = (
-    r"(?:[ ,()\[\]\"-]*(?:(?:\bversion |\bv\.? "
-    r"?)?(?<![\d.])[1-4]\.[05](?![\d.]\d)|\b(?:international|unported|generic|igo|public|deed"
+    r"(?:[ ,()\[\]\"-]*"
+    r"(?:(?:\bversion |\bv\.? ?)?(?<![\d.])[1-4]\.[05](?![\d.]\d)|\b(?:international|unported|generic|igo|public|deed"
     r"|intergovernmental organi[sz]ations?|licen[cs]e)\b))*"
 )
 NAME = re.compile(
-    rf"\b(?:creative ?-?commons?|cc)(?: \(?cc\)?)?[ ,:'\"\[(-]*(?:licen[cs]e[ "
-    rf",:'\"\[(-]*)?\battribution(?P<long>{CONDITIONS}){VERSION}"
+    rf"\b(?:creative ?-?commons?|cc)(?: \(?cc\)?)?[ ,:'\"\[(-]*"
+    rf"(?:licen[cs]e[ ,:'\"\[(-]*)?\battribution(?P<long>{CONDITIONS}){VERSION}"
     rf"|\b(?:creative commons )?cc[- ]?by(?P<short>{CONDITIONS})(?!\w|-[a-z]){VERSION}"
     r"|(?P<zero>\b(?:creative commons )?(?:cc[- ]?0|cc zero|(?<=commons )zero)\b"
     r"(?:[ ,(\"]*\b(?:1\.0|universal|licen[cs]e|waiver|no rights reserved|data waiver|public domain dedication)\b\"?)*)"
-    r"|(?P<public>\bcreative commons public domain (?:dedication|declaration|mark)\b(?: waiver)?|(?<=\blies in )the "
-    r"public domain|(?<=\bis in )the public domain)",
+    r"|(?P<public>\bcreative commons public domain (?:dedication|declaration|mark)\b(?: waiver)?"
+    r"|(?<=\blies in )the public domain|(?<=\bis in )the public domain)",
     re.IGNORECASE,
 )
 # "the Attribution License (CC BY) license (http://...)" names one licence three times.
@@ -101,7 +101,7 @@ COPYRIGHT = rf"{SIGN}(?:[\s:,.]*{SIGN})*(?:[\s:,.()\[\]]*{NAMES})?"
 
 OPEN_ACCESS = r"open[- ]?access"
 ARTICLE = (
-    rf"(?:(?:{OPEN_ACCESS}|journal|research|review|original|scientific) )*"
+    rf"(?:(?:{OPEN_ACCESS}|journal|research|review|scientific) )*"  # "the original article" is another one
     r"(?:article|work|paper|publication|review|letter|editorial|commentary|case report|report|chapter|book)"
 )
 IS = r"(?:is|was|has been|are)"
@@ -117,9 +117,9 @@ UNDER = (
 ACT = (
     r"(?:(?:unrestricted|unlimited|free|any|non-?exclusive|immediate|the) )*"
     r"(?:(?:to )?(?:re-?use[sd]?|used?|usage|sharing|share[sd]?"
-    r"|adapt(?:ations?|ed|ing)?|(?:re-?)?distribut(?:ion|e[sd]?|ing)|reproduc(?:tion|e[sd]?|ing)|cop(?:y|ied|ying)|transmi(?:t|ssion|tted|tting)"
-    r"|remix(?:ed|ing)?|transform(?:ation|ed|ing)?|tweak|buil[dt](?:ing)? "
-    r"(?:up)?on|modif(?:y|ication|ied|ying)|(?:create )?derivative works"
+    r"|adapt(?:ations?|ed|ing)?|(?:re-?)?distribut(?:ion|e[sd]?|ing)|reproduc(?:tion|e[sd]?|ing)"
+    r"|cop(?:y|ied|ying)|transmi(?:t|ssion|tted|tting)|remix(?:ed|ing)?|transform(?:ation|ed|ing)?|tweak"
+    r"|buil[dt](?:ing)? (?:up)?on|modif(?:y|ication|ied|ying)|(?:create )?derivative works"
     r"|display|download|read|print|search|link to|translat(?:e|ion)|dissemination|access))"
 )
 ACTS = rf"{ACT}(?:(?:,? (?:and|or|and/or) |, |/| ){ACT})*"
@@ -148,8 +148,8 @@ PHRASES = (
     rf"(?:this {ARTICLE} is )?an? {OPEN_ACCESS} {ARTICLE}",
     rf"this {ARTICLE} (?:is|was) (?:made |published (?:with |as ))?{OPEN_ACCESS}(?: at springerlink\.com)?",
     rf"{OPEN_ACCESS}(?: {ARTICLE})?(?=[:.,;\s]|$)",
-    rf"(?:(?:this|the) {ARTICLE} {IS} |(?:that|which|it) (?:is|was) |and (?:(?:is|was) )?)?(?:{PUBLISHED}(?: and "
-    rf"{PUBLISHED})?,? )?{UNDER}",
+    rf"(?:(?:this {ARTICLE}|the (?:article|work|publication)) {IS} |(?:that|which|it) (?:is|was) |and (?:(?:is|was) )?)?"
+    rf"(?:{PUBLISHED}(?: and {PUBLISHED})?,? )?{UNDER}",
     rf"all (?:the )?(?:article )?contents?(?: of this (?:journal|{ARTICLE}))?,?(?: (?:except|unless) "
     rf"(?:where )?otherwise noted,?)? (?:is|are) {PUBLISHED} {UNDER}",
     rf"original content from this work may be used {UNDER}",
@@ -202,15 +202,12 @@ PHRASES = (
     r"the terms on which this article has been published allow the posting of the accepted manuscript in a repository "
     r"by the author\(s\) or with their consent",
     r"the images or other third[- ]party materials? in this article (?:are|is) included in the article's creative "
-    r"commons licen[cs]e,? "
-    r"unless (?:indicated|stated) otherwise in (?:a|the) credit line(?: to the material)?",
+    r"commons licen[cs]e,? unless (?:indicated|stated) otherwise in (?:a|the) credit line(?: to the material)?",
     r"if (?:the )?materials? is not included (?:in|under) the (?:article's )?creative commons licen[cs]e and your "
-    r"intended use is not permitted by "
-    r"statutory regulation or exceeds the permitted use,? you will need to obtain permission directly from the "
-    r"copyright holder",
+    r"intended use is not permitted by statutory regulation or exceeds the permitted use,? you will need to obtain "
+    r"permission directly from the copyright holder",
     r"if (?:the )?material is not included under the creative commons licen[cs]e,? users will need to obtain "
-    r"permission from the licen[cs]e holder "
-    r"to reproduce the material",
+    r"permission from the licen[cs]e holder to reproduce the material",
     r"in any (?:use|reproduction) of this article,? there should (?:not be any|be no) suggestion that "
     r"(?:the )?(?:who|paho|world health organization)"
     r"(?: or this article)? endorses?(?:,? (?:any|specific|organi[sz]ations?|products|services|or))+",
@@ -231,8 +228,8 @@ PHRASES = (
     r"\(?for example, \W?reproduced with permission from environmental health perspectives\W?\)?",
     r"pertinent reference information should be provided for the article from which the material was reproduced",
     r"articles from ehp,? especially the news section,? may contain photographs or illustrations copyrighted by other "
-    r"commercial organizations "
-    r"or individuals that may not be used without obtaining prior approval from the holder of the copyright",
+    r"commercial organizations or individuals that may not be used without obtaining prior approval from "
+    r"the holder of the copyright",
 )  # fmt: skip
 # The data beside an article may be in the public domain, whatever the article's own licence: these name none of the article.
 WAIVERS = (

@@ -473,6 +473,10 @@ def test_one_word_more_anywhere_and_nothing_is_open(publisher: str) -> None:
         f'<license xlink:href="{BY}"><license-p><graphic xlink:href="cc-by-nc.png"/></license-p></license>',
         f'<license xlink:href="{BY}"><license-p><ext-link xlink:href="https://press.example/terms">Open '
         f'Access</ext-link></license-p></license>',
+        "<license><license-p>The original article is licensed under CC BY 4.0.</license-p></license>",
+        "<license><license-p>The report is licensed under CC BY 4.0.</license-p></license>",
+        "<license><license-p>This article is a translation of an open access article under CC BY 4.0.</license-p></license>",
+        "<license><license-p>An earlier version of this article is licensed under CC BY 4.0.</license-p></license>",
         "<license><license-p>© 2020 Rossi, Data CC BY 4.0</license-p></license>",
         "<license><license-p>© 2020 Rossi, Supplement 1, CC BY 4.0</license-p></license>",
         "<copyright-statement>© 2020 Rossi, Software: CC BY 4.0</copyright-statement>",

@@ -351,6 +351,9 @@ def test_legacy_packages_are_read_with_their_list(tmp_path: Path) -> None:
     assert reasons(found) == ["PMC1", "licence not told"]
     assert isinstance(found[0], Record)
     assert found[0].licence == "LicenseRef-CC-BY"
+    package.write_bytes(package.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"PMC2\.tar\.gz breaks off after 0 articles"):
+        legacy_outcomes(tmp_path)
 
 
 def test_a_folder_without_a_list_is_sent_to_jats(tmp_path: Path) -> None:
