@@ -34,7 +34,7 @@ NO_TEXT = (b"ref-list", b"contrib-group")
 NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"-->", b"-->"), (b"]", b"]]>"))
 MOST_SIGNS = 10_000  # question and exclamation marks that are worth looking at
 PLAIN_ENCODINGS = {"UTF-8", "US-ASCII", "ASCII", "ISO-8859-1", "WINDOWS-1252"}  # in which & is the byte &
-NAMED_CHARACTER = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos);|#)")
+NAMED_CHARACTER = re.compile(rb"&(?!#|(?:amp|lt|gt|quot|apos);)")
 
 WRAPPERS = {"pmc-articleset", "articles", "article-set", "OAI-PMH", "record", "collection"}
 NOTICES = {
@@ -191,8 +191,8 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
     # Nothing may stand before an XML declaration, but in copies a blank line does. It goes, and is no line of the file.
-    if b"!ENTITY" not in content:
-        is_plain = not _begins_signs(content)
+    is_plain = not _begins_signs(content)
+    if is_plain or b"!ENTITY" not in content:
         for name in cut:
             content = without_elements(content, name, is_plain=is_plain)
     root = etree.fromstring(content.lstrip(b" \t\r\n"), parser)
@@ -208,8 +208,8 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
         raise Malformed("not JATS", f"the root is <{_printable(root.tag)}>, not <article>")
     if not articles or any(each.find("front") is None for each in articles):
         raise Malformed("not JATS", "an <article> without <front>" if articles else f"<{root.tag}> holds no <article>")
-    is_plain = (root.getroottree().docinfo.encoding or "UTF-8").upper() in PLAIN_ENCODINGS
-    if not is_plain or NAMED_CHARACTER.search(content):
+    has_plain_encoding = (root.getroottree().docinfo.encoding or "UTF-8").upper() in PLAIN_ENCODINGS
+    if not has_plain_encoding or NAMED_CHARACTER.search(content):
         for entity in list(root.iter(etree.Entity)):
             _replace_named_character(entity)
     return articles
