@@ -17,6 +17,11 @@ from publish.certificate import CertifiedFile
 from publish.evaluation import Evaluation
 from publish.licences import Terms
 
+# What a base's values were where they are not those that its files hold.
+BASE_VALUES = {
+    "dequantized": "The base had been quantized by bitsandbytes; these files are made of its dequantized values.",
+    "nf4": "The adapter is merged into the base as QLoRA's training saw it: linear layers rounded to NF4 and back.",
+}
 TAGS = ["medical", "llama", "gguf", "ollama", "lora"]
 
 
@@ -39,6 +44,7 @@ class Facts:
     temperature: float
     num_ctx: int
     base_in_ollama: str = ""  # of an adapter alone: what its base is called there
+    base_values: str = "stored"  # convert's --base-values
 
     @property
     def title(self) -> str:
@@ -101,6 +107,8 @@ def _introduction(facts: Facts) -> str:
         lines = [
             f"A LoRA adapter of {facts.base_name}, trained on medical text, as a GGUF. Made and verified by medllama."
         ]
+    if facts.base_values in BASE_VALUES:
+        lines.append(BASE_VALUES[facts.base_values])
     if facts.terms.display_line:
         lines.insert(0, f"**{facts.terms.display_line}**")
     if facts.obstacles:

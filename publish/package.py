@@ -93,6 +93,7 @@ def package(config: PackageConfig) -> StageResult:
             temperature=config.sampling_temperature,
             num_ctx=context_tokens(config.num_ctx, certificate.max_length, metadata.context_length),
             base_in_ollama=config.base_in_ollama or "",
+            base_values=certificate.base.get("values", "stored"),
         )
         for name, text in _texts(facts, form, certificate, further).items():
             (partial / name).write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from medllama.files import sha256_file
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.go_template import derive_go_template
 from medllama.template_guard import GUARD
+from publish.card import BASE_VALUES
 from publish.config import PackageConfig
 from publish.modelfile import read_modelfile
 from publish.package import package
@@ -274,6 +275,20 @@ def test_a_base_without_an_adapter_needs_no_data(made: Callable[..., Made]) -> N
     out = given.package()
     assert "Not for publishing" not in (out / "README.md").read_text(encoding="utf-8")
     assert "llama2, converted to GGUF by medllama" in (out / "NOTICE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("base_values", "said"),
+    [("stored", None), ("dequantized", "had been quantized by bitsandbytes"), ("nf4", "rounded to NF4 and back")],
+)
+def test_the_card_says_where_the_bases_values_are_not_its_own(
+    base_values: str, said: str | None, made: Callable[..., Made]
+) -> None:
+    given = made()
+    given.edit(base={"name": "llama2", "values": base_values})
+    card = (given.package() / "README.md").read_text(encoding="utf-8")
+    assert [text in card for text in BASE_VALUES.values()] == [base_values == name for name in BASE_VALUES]
+    assert said is None or said in card
 
 
 def test_num_ctx_is_what_was_trained_and_never_more_than_the_model_has(made: Callable[..., Made]) -> None:
