@@ -25,9 +25,9 @@ GRAPHS = {"padded": 4, "packed, recomputed": 8, "packed, DoRA": 64}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),  # of a busy machine
-    pytest.mark.filterwarnings(
-        "ignore:The .grad attribute of a Tensor that is not a leaf"
-    ),  # torch 2.13, while it traces
+    # torch 2.13's own, while it traces, and where it imports torch.utils.mkldnn to compile
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
 ]
 
 
