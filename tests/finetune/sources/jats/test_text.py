@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.sources.jats.article import Article, Options, read_articles, without_elements
+from finetune.sources.jats.marks import tidy
 
 MARKS = re.compile("[\ufdd0-\ufdef]")
 NAMESPACES = (
@@ -378,3 +380,8 @@ def test_no_order_of_citations_breaks_the_text(parts: list[str]) -> None:
     assert found.count("gout") == parts.count("gout")
     assert not MARKS.search(found)
     assert "  " not in found
+
+
+def test_white_space_of_every_kind_and_width_becomes_one_space() -> None:
+    spaces = [chr(code) for code in range(sys.maxunicode) if chr(code).isspace()]
+    assert [tidy(f" a{space}b{space} {space}c .d {space}.{space}") for space in spaces] == ["a b c .d."] * len(spaces)
