@@ -333,6 +333,13 @@ def test_namespaces_and_wrappers_of_the_services_are_read() -> None:
 )
 def test_reference_lists_are_cut_only_where_they_are_nothing_else(content: bytes, left: bytes | None) -> None:
     assert without_elements(content, b"ref-list") == (content if left is None else left)
+    assert without_elements(content, b"table", b"ref-list") == (content if left is None else left)
+
+
+def test_a_name_that_is_given_up_keeps_no_other_from_being_cut() -> None:
+    content = b"<table>1<table>2</table></table>a<ref-list>\n<table>3</table></ref-list>b<table-wrap><table>4</table></table-wrap>"
+    left = b"<table>1<table>2</table></table>a\nb<table-wrap><table>4</table></table-wrap>"
+    assert without_elements(content, b"ref-list", b"table") == left
 
 
 def test_the_real_articles_come_out_clean(shared_data: Path) -> None:
