@@ -54,7 +54,7 @@ BOILERPLATE = re.compile(
     """
 )
 BLANK_LINES = re.compile(r"\n{3,}")
-BOILERPLATE_LINE = re.compile(r"(?im)^[ \t]*open in a (?:separate|new) window[ \t]*$\n?")
+BOILERPLATE_LINE = re.compile(r"(?i)[ \t]*open in a (?:separate|new) window[ \t]*\n?")
 
 # Telephone numbers as they are written: what is grouped otherwise, or counts something, is a figure of medicine.
 COUNTRY = (
@@ -143,21 +143,23 @@ def texts_of(content: dict[str, Any]) -> list[str]:
 
 def normalized(text: str) -> str:
     """The text in one Unicode form, with plain spaces, and at most one blank line between paragraphs."""
-    text = text.replace("\r\n", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     text = CHANGED.sub(lambda found: CHARACTERS[found.group()], text)
     *lines, last = text.split("\n")
     text = "\n".join([*(line.rstrip(" \t") for line in lines), last])
-    return BLANK_LINES.sub("\n\n", text)
+    return BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text
 
 
 def without_boilerplate(text: str, done: Counter[str]) -> str:
     """The text without the paragraphs that publishers put into every article; they are counted in `done`."""
     if "\n" in text:
-        text, lines = BOILERPLATE_LINE.subn("", text)
-        text = BLANK_LINES.sub("\n\n", text) if lines else text
-        done["boilerplate"] += lines
+        lines = text.splitlines(keepends=True)
+        kept = [it for it in lines if not BOILERPLATE_LINE.fullmatch(it)]
+        done["boilerplate"] += len(lines) - len(kept)
+        text = text if len(kept) == len(lines) else BLANK_LINES.sub("\n\n", "".join(kept))
     paragraphs = text.split("\n\n")
     kept = [it for it in paragraphs if len(it) > LONGEST_BOILERPLATE or not BOILERPLATE.match(it.lstrip())]
     done["boilerplate"] += len(paragraphs) - len(kept)
