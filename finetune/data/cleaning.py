@@ -23,13 +23,14 @@ from finetune.data.records import Malformed
 SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 UNSEEN = "\u00ad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
-CHARACTERS: dict[int, str | None] = {
-    **{code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)},
-    **dict.fromkeys((0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029), "\n"),
-    **dict.fromkeys(map(ord, SPACES), " "),
-    **dict.fromkeys(map(ord, UNSEEN), None),
-    **{ord(character): spelled for character, spelled in LIGATURES.items()},
+CHARACTERS = {
+    **{chr(code): "" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)},
+    **dict.fromkeys("\x0b\x0c\r\x85\u2028\u2029", "\n"),
+    **dict.fromkeys(SPACES, " "),
+    **dict.fromkeys(UNSEEN, ""),
+    **LIGATURES,
 }
+CHANGED = re.compile(f"[{re.escape(''.join(CHARACTERS))}]")  # few are, and str.translate asks for each character
 
 # How paragraphs begin that say nothing of medicine. Each is bounded: a paragraph longer than this is not thrown away.
 LONGEST_BOILERPLATE = 1500
@@ -53,7 +54,7 @@ BOILERPLATE = re.compile(
     """
 )
 BLANK_LINES = re.compile(r"\n{3,}")
-BOILERPLATE_LINE = re.compile(r"(?im)^[ \t]*open in a (?:separate|new) window[ \t]*$\n?")
+BOILERPLATE_LINE = re.compile(r"(?i)[ \t]*open in a (?:separate|new) window[ \t]*\n?")
 
 # Telephone numbers as they are written: what is grouped otherwise, or counts something, is a figure of medicine.
 COUNTRY = (
@@ -142,22 +143,23 @@ def texts_of(content: dict[str, Any]) -> list[str]:
 
 def normalized(text: str) -> str:
     """The text in one Unicode form, with plain spaces, and at most one blank line between paragraphs."""
-    text = text.replace("\r\n", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    text = text.translate(CHARACTERS)
-    if "\n" in text:
-        text = re.sub(r"[ \t]+(?=\n)", "", text)
-        text = BLANK_LINES.sub("\n\n", text)
-    return text
+    text = CHANGED.sub(lambda found: CHARACTERS[found.group()], text)
+    *lines, last = text.split("\n")
+    text = "\n".join([*(line.rstrip(" \t") for line in lines), last])
+    return BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text
 
 
 def without_boilerplate(text: str, done: Counter[str]) -> str:
     """The text without the paragraphs that publishers put into every article; they are counted in `done`."""
     if "\n" in text:
-        text, lines = BOILERPLATE_LINE.subn("", text)
-        text = BLANK_LINES.sub("\n\n", text) if lines else text
-        done["boilerplate"] += lines
+        lines = text.splitlines(keepends=True)
+        kept = [it for it in lines if not BOILERPLATE_LINE.fullmatch(it)]
+        done["boilerplate"] += len(lines) - len(kept)
+        text = text if len(kept) == len(lines) else BLANK_LINES.sub("\n\n", "".join(kept))
     paragraphs = text.split("\n\n")
     kept = [it for it in paragraphs if len(it) > LONGEST_BOILERPLATE or not BOILERPLATE.match(it.lstrip())]
     done["boilerplate"] += len(paragraphs) - len(kept)

@@ -193,13 +193,11 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
     # Nothing may stand before an XML declaration, but in copies a blank line does. It goes, and is no line of the file.
     is_plain = not _begins_signs(content)
     if is_plain or b"!ENTITY" not in content:
-        for name in cut:
-            content = without_elements(content, name, is_plain=is_plain)
+        content = without_elements(content, *cut, is_plain=is_plain)
     root = etree.fromstring(content.lstrip(b" \t\r\n"), parser)
     _refuse_own_entities(root)
     _without_namespace(root)
-    if b"<math" in content:
-        _name_mathematics(root)
+    _name_mathematics(root)
     if root.tag == "article":
         articles = [root]
     elif root.tag in WRAPPERS:
@@ -215,29 +213,31 @@ def parse_articles(content: bytes, cut: tuple[bytes, ...] = ()) -> list[Any]:
     return articles
 
 
-def without_elements(content: bytes, name: bytes, *, is_plain: bool = False) -> bytes:
+def without_elements(content: bytes, *names: bytes, is_plain: bool = False) -> bytes:
     """The file without what cannot become text, which is often half of it: cut, not parsed. Lines keep their numbers.
 
     An element is cut only where its tags can be nothing but tags: no comment, CDATA, instruction, entity or element of the same
-    name begins or ends in it. `is_plain`: the whole file is known to hold no such sign.
+    name begins or ends in it; with the first that is not so, its name is given up. `is_plain`: the whole file is known to hold no
+    such sign.
     """
     parts: list[bytes] = []
-    position, opening, closing = 0, b"<" + name, b"</" + name + b">"
-    begin = content.find(opening)
-    while begin >= 0:
-        inside = begin + len(opening)
-        if content[inside : inside + 1] not in (b">", b" ", b"\n", b"\r", b"\t"):  # <table-wrap>
-            begin = content.find(opening, inside)
-            continue
+    position = inside = 0
+    while names and (opening := _openings(names).search(content, inside)):
+        begin, inside, name = opening.start(), opening.end(), opening[1]
+        closing = b"</" + name + b">"
         end = content.find(closing, inside)
-        if end < 0 or content.find(opening, inside, end) >= 0:
-            break
-        if not is_plain and _holds_signs(content, begin, end + len(closing)):
-            break
-        parts += [content[position:begin], b"\n" * content.count(b"\n", begin, end)]
-        position = end + len(closing)
-        begin = content.find(opening, position)
+        is_alone = end >= 0 and content.find(b"<" + name, inside, end) < 0
+        if is_alone and (is_plain or not _holds_signs(content, begin, end + len(closing))):
+            parts += [content[position:begin], b"\n" * content.count(b"\n", begin, end)]
+            position = inside = end + len(closing)
+        else:
+            names = tuple(each for each in names if each != name)
     return b"".join([*parts, content[position:]]) if parts else content
+
+
+@cache
+def _openings(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    return re.compile(rb"<(" + b"|".join(names) + rb")(?=[> \n\r\t])")  # <table>, not <table-wrap>
 
 
 def _begins_signs(content: bytes) -> bool:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 
 PARAGRAPH, LINE, TAB, CITED, NAME, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
-# Each begins with what is looked for fast: a character, or a set of them.
-STRAY_SPACE = re.compile(f" (?=[)\\]^.,;])(?![.,;][^ {PARAGRAPH}{LINE}])")
-SPACE_INSIDE = re.compile(r"([(\[^]) ")
-EMPTY_BRACKETS = re.compile(r"[(\[][\s,;.]*[)\]]")
-EMPTY = re.compile(r" ?(?:\([\s,;.]*\)|\[[\s,;.]*\])")
+# All that str.isspace() knows, but the space itself.
+WIDTHS = "".join(map(chr, range(0x2000, 0x200B)))
+OTHER_SPACES = f"\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680{WIDTHS}\u2028\u2029\u202f\u205f\u3000"
+# A space before another, or before a sign that wants none. This and what follows begins with one character, which is found fast.
+NEEDLESS_SPACE = re.compile(f" (?=[ )\\]^.,;])(?: *(?= )|(?![.,;][^ {PARAGRAPH}{LINE}]))")
+EMPTY = (re.compile(r"\([\s,;.]*\)"), re.compile(r"\[[\s,;.]*\]"))
+EMPTY_WITH_SPACE = re.compile("|".join(f" ?{empty.pattern}" for empty in EMPTY))
 NEARBY = 120  # characters before a citation that may belong to it
 
 ONE = f"(?:{CITED}|{NAME}[^{NAME}{END}{PARAGRAPH}]*{END})"
@@ -80,10 +82,15 @@ def readable(marked: str) -> str:
 
 def tidy(text: str) -> str:
     """White space made single and taken from where none belongs; brackets that lost their content gone."""
-    text = SPACE_INSIDE.sub(r"\1", STRAY_SPACE.sub("", " ".join(text.split())))
-    if EMPTY_BRACKETS.search(text):
-        text = EMPTY.sub("", text)
-    return text.replace(",.", ".") if ",." in text else text
+    for space in OTHER_SPACES:
+        text = text.replace(space, " ")
+    text = NEEDLESS_SPACE.sub("", text).strip(" ")
+    for opening in "([^":
+        first, *others = text.split(opening)
+        text = opening.join([first, *(it.removeprefix(" ") for it in others)])
+    if any(empty.search(text) for empty in EMPTY):
+        text = EMPTY_WITH_SPACE.sub("", text)
+    return text.replace(",.", ".")
 
 
 def without_citations(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.sources.jats.article import Article, Options, read_articles, without_elements
+from finetune.sources.jats.marks import tidy
 
 MARKS = re.compile("[\ufdd0-\ufdef]")
 NAMESPACES = (
@@ -331,6 +333,13 @@ def test_namespaces_and_wrappers_of_the_services_are_read() -> None:
 )
 def test_reference_lists_are_cut_only_where_they_are_nothing_else(content: bytes, left: bytes | None) -> None:
     assert without_elements(content, b"ref-list") == (content if left is None else left)
+    assert without_elements(content, b"table", b"ref-list") == (content if left is None else left)
+
+
+def test_a_name_that_is_given_up_keeps_no_other_from_being_cut() -> None:
+    content = b"<table>1<table>2</table></table>a<ref-list>\n<table>3</table></ref-list>b<table-wrap><table>4</table></table-wrap>"
+    left = b"<table>1<table>2</table></table>a\nb<table-wrap><table>4</table></table-wrap>"
+    assert without_elements(content, b"ref-list", b"table") == left
 
 
 def test_the_real_articles_come_out_clean(shared_data: Path) -> None:
@@ -378,3 +387,8 @@ def test_no_order_of_citations_breaks_the_text(parts: list[str]) -> None:
     assert found.count("gout") == parts.count("gout")
     assert not MARKS.search(found)
     assert "  " not in found
+
+
+def test_white_space_of_every_kind_and_width_becomes_one_space() -> None:
+    spaces = [chr(code) for code in range(sys.maxunicode) if chr(code).isspace()]
+    assert [tidy(f" a{space}b{space} {space}c .d {space}.{space}") for space in spaces] == ["a b c .d."] * len(spaces)
