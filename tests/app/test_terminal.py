@@ -126,6 +126,11 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(
     assert capsys.readouterr().out.splitlines()[0] == conversation.answers[0].text
 
 
+def heed_interrupts() -> None:
+    """As in a person's terminal: tests that were started in the background would hand on that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program on a terminal of its own, with a person who types."""
 
@@ -134,7 +139,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "medllama", *arguments],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "dumb"},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "dumb"}, preexec_fn=heed_interrupts,
         )  # fmt: skip
         os.close(slave)
         self.shown = ""
