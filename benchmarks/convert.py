@@ -52,14 +52,17 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
         print(f"{name}: {cost.seconds:.1f} s", file=sys.stderr)
 
     for _ in range(rounds):
+        os.sync()  # else a step would wait while the disk takes what the step before it has written
         note("start", call("benchmarks.convert:start", base, adapter))
         for types in sets:
             shutil.rmtree(out, ignore_errors=True)
             model = ("--base-model", base, "--adapter", adapter)
             note(types, medllama("convert", *model, "--types", types, "--output-dir", out, "--name", "m"))
             shutil.rmtree(out)
+            os.sync()
             note(f"floor {types}", call("benchmarks.convert:floor", base, adapter, types, work / "copy"))
         if with_chain:
+            os.sync()
             (chain := work / "chain").mkdir()
             costs = [cost for _, cost in usual_steps(base, adapter, find_or_fetch(), chain)]
             shutil.rmtree(chain)
@@ -147,21 +150,24 @@ def _print(found: dict[str, Any]) -> None:
         ours, least = costs[types], costs[f"floor {types}"]
         seconds, floor_seconds = ours["median_seconds"] - started, least["median_seconds"] - started
         spread = max(ours["seconds"]) - min(ours["seconds"])
+        ratio = _median_ratio(ours, least, started)
         print(
-            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{seconds / floor_seconds:>7.2f}"
+            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7.2f}"
             f"{ours['peak_memory_bytes'] / 1e9:>10.2f} GB{ours['written_bytes'] / 1e9:>8.2f} GB"
         )
     if (chain := costs.get("chain Q4_K_M")) is not None:
-        share = (
-            f"; ours takes {costs['Q4_K_M']['median_seconds'] / chain['median_seconds']:.2f} of it"
-            if "Q4_K_M" in costs
-            else ""
-        )
+        share = f"; ours takes {_median_ratio(costs['Q4_K_M'], chain, 0.0):.2f} of it" if "Q4_K_M" in costs else ""
         print(
             f"{'official chain Q4_K_M':<22}{chain['median_seconds']:>9.1f}{max(chain['seconds']) - min(chain['seconds']):>8.1f}"
             f"{'':>15}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
             f"{chain['written_bytes'] / 1e9:>8.2f} GB (start-ups of both in their times{share})"
         )
+
+
+def _median_ratio(ours: dict[str, Any], other: dict[str, Any], started: float) -> float:
+    """The median of the rounds' ratios: a machine that slows down for minutes slows both sides of a round."""
+    pairs = zip(ours["seconds"], other["seconds"], strict=True)
+    return statistics.median((mine - started) / (theirs - started) for mine, theirs in pairs)
 
 
 if __name__ == "__main__":
