@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
+import unicodedata
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.data.cleaning import cleaned, language_of, likely_identifiers, masked, normalized, without_boilerplate
+from finetune.data.cleaning import (
+    CHARACTERS,
+    cleaned,
+    language_of,
+    likely_identifiers,
+    masked,
+    normalized,
+    stays,
+    without_boilerplate,
+)
 from finetune.data.records import Malformed, conversation, multiple_choice, plain_text
 
 
@@ -29,6 +41,30 @@ from finetune.data.records import Malformed, conversation, multiple_choice, plai
 )
 def test_text_has_one_form_and_keeps_its_meaning(raw: str, clean: str) -> None:
     assert normalized(raw) == clean
+
+
+PIECES = st.sampled_from(
+    ["a\u00ad\u0301", "\u1100\u1161\u11a8", "ক\u09c7\u09be", "\u212b", "\r\n", " \n", "\t\n", "\n\n\n", "mg"]
+)
+
+
+@given(st.lists(st.one_of(st.text(), PIECES)).map("".join))
+def test_the_short_way_gives_what_the_long_way_gives(text: str) -> None:
+    """Which way a text goes is for speed alone: characters replaced, then NFC, then the ends of lines."""
+    replaced = "".join(CHARACTERS.get(it, it) for it in text.replace("\r\n", "\n"))
+    lines = [line.rstrip(" \t") for line in unicodedata.normalize("NFC", replaced).split("\n")]
+    assert normalized(text) == re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def test_no_character_that_joins_the_one_before_it_stays() -> None:
+    joining = set()
+    for code in range(sys.maxunicode + 1):
+        parts = unicodedata.normalize("NFD", chr(code))
+        if unicodedata.normalize("NFC", parts) == chr(code):
+            joining |= set(parts[1:])
+    assert len(joining) > 100
+    assert not any(map(stays, joining))
+    assert all(map(stays, "é–µα°²中가"))
 
 
 @given(st.text())
