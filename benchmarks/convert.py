@@ -7,7 +7,8 @@ In each round, one after the other: medllama convert for each set of types, the 
 floor of F16 is copying as many bytes and flushing them to the disk; that of quantized files is llama.cpp's `ggml_quantize_chunk`
 over all rows in the types of their mixtures, on all cores, with nothing read or written. Every step is a process of its own; what
 it takes to start one that imports the same is measured too, named apart, and taken off both sides of the ratio to the floor.
-Random weights (benchmarks.random_model).
+`inside` is another ratio to the same floor, which a machine whose speed changes does not move: the time that the cores had for the
+pass, over the time that they quantized in it. Random weights (benchmarks.random_model).
 """
 
 from __future__ import annotations
@@ -19,20 +20,24 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from benchmarks.measure import Cost, call, command, machine, medllama
+import convert.convert
+import convert.slab
+from benchmarks.measure import Cost, call, command, machine, run_medllama
 from benchmarks.official_converter import find_or_fetch
 from benchmarks.random_model import SHAPES, make_adapter, make_base
 from benchmarks.usual_route_cost import usual_steps
 from convert.config import UNQUANTIZED, ConvertConfig
 from convert.output import plan_outputs
 from convert.source import read_source
+from convert.stream import write_tensors
 from medllama.llamacpp.quantizer import quantize_rows
 
 TYPES = ("F16", "Q4_K_M", "Q4_K_M,Q5_K_M,Q8_0")
@@ -46,6 +51,7 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
     if not base.exists():
         make_adapter(adapter, make_base(base, shape), shape)
     found: dict[str, list[Cost]] = {}
+    inside: dict[str, list[float | None]] = {}
 
     def note(name: str, cost: Cost) -> None:
         found.setdefault(name, []).append(cost)
@@ -57,7 +63,9 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
         for types in sets:
             shutil.rmtree(out, ignore_errors=True)
             model = ("--base-model", base, "--adapter", adapter)
-            note(types, medllama("convert", *model, "--types", types, "--output-dir", out, "--name", "m"))
+            asked = ("convert", *model, "--types", types, "--output-dir", out, "--name", "m")
+            note(types, call("benchmarks.convert:convert_timed", work / "inside", *asked))
+            inside.setdefault(types, []).append(json.loads((work / "inside").read_text()))
             shutil.rmtree(out)
             os.sync()
             note(f"floor {types}", call("benchmarks.convert:floor", base, adapter, types, work / "copy"))
@@ -69,6 +77,8 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
             seconds, written = sum(cost.seconds for cost in costs), sum(cost.written_bytes for cost in costs)
             note("chain Q4_K_M", Cost(seconds, max(cost.peak_memory_bytes for cost in costs), written))
     figures = {name: _figures(costs) for name, costs in found.items()}
+    for types, ratios in inside.items():
+        figures[types]["inside"] = ratios
     return {"command": command("benchmarks.convert"), "shape": shape, "machine": machine(), "costs": figures}
 
 
@@ -80,6 +90,28 @@ def _figures(costs: list[Cost]) -> dict[str, Any]:
         "peak_memory_bytes": max(cost.peak_memory_bytes for cost in costs),
         "written_bytes": max(cost.written_bytes for cost in costs),
     }
+
+
+def convert_timed(report: str, *arguments: str) -> None:
+    """`medllama convert`; into `report`, the seconds that the cores had for the pass over those that they quantized in it."""
+    took: dict[str, list[float]] = {"passing": [], "quantizing": []}
+
+    def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call_it(*given: Any) -> Any:
+            begun = time.perf_counter()
+            made = function(*given)
+            took[name].append(time.perf_counter() - begun)
+            return made
+
+        return call_it
+
+    convert.slab.quantize_rows = timed(quantize_rows, "quantizing")
+    convert.convert.write_tensors = timed(write_tensors, "passing")
+    run_medllama(*arguments)
+    quantizing = sum(took["quantizing"])
+    Path(report).write_text(
+        json.dumps(sum(took["passing"]) * (os.cpu_count() or 1) / quantizing if quantizing else None)
+    )
 
 
 def start(base: str, adapter: str) -> None:
@@ -145,21 +177,22 @@ def _print(found: dict[str, Any]) -> None:
     print(f"{found['command']}\n{found['machine']}")
     started = costs["start"]["median_seconds"]
     print(f"start-up, taken off below: {started:.1f} s")
-    print(f"{'':<22}{'seconds':>9}{'spread':>8}{'floor':>8}{'ratio':>7}{'peak memory':>13}{'written':>11}")
+    print(f"{'':<22}{'seconds':>9}{'spread':>8}{'floor':>8}{'ratio':>7}{'inside':>8}{'peak memory':>13}{'written':>11}")
     for types in (name for name in costs if f"floor {name}" in costs):
         ours, least = costs[types], costs[f"floor {types}"]
         seconds, floor_seconds = ours["median_seconds"] - started, least["median_seconds"] - started
         spread = max(ours["seconds"]) - min(ours["seconds"])
         ratio = _median_ratio(ours, least, started)
+        inside = f"{statistics.median(ours['inside']):.3f}" if all(ours["inside"]) else ""
         print(
-            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7.2f}"
+            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7.2f}{inside:>8}"
             f"{ours['peak_memory_bytes'] / 1e9:>10.2f} GB{ours['written_bytes'] / 1e9:>8.2f} GB"
         )
     if (chain := costs.get("chain Q4_K_M")) is not None:
         share = f"; ours takes {_median_ratio(costs['Q4_K_M'], chain, 0.0):.2f} of it" if "Q4_K_M" in costs else ""
         print(
             f"{'official chain Q4_K_M':<22}{chain['median_seconds']:>9.1f}{max(chain['seconds']) - min(chain['seconds']):>8.1f}"
-            f"{'':>15}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
+            f"{'':>23}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
             f"{chain['written_bytes'] / 1e9:>8.2f} GB (start-ups of both in their times{share})"
         )
 
