@@ -65,7 +65,7 @@ def router(engine: Engine, usual: Sampling, system: str) -> APIRouter:
             data=[ModelEntry(id=voice.name, created=started) for voice in engine.voices if not voice.missing]
         )
 
-    @routes.get("/v1/models/{model}", summary="One model", tags=["OpenAI"])
+    @routes.get("/v1/models/{model:path}", summary="One model", tags=["OpenAI"])
     async def model(model: str) -> ModelEntry:
         return ModelEntry(id=engine.voices[number_of(engine, model)].name, created=started)
 

@@ -1,10 +1,12 @@
-"""The API's errors: JSON of the one shape that OpenAI's clients read, whoever raises them."""
+"""The server's errors: JSON of the one shape that OpenAI's clients read, whoever raises them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException  # FastAPI raises this one, too, where a body cannot be parsed
@@ -35,39 +37,49 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def add_error_handlers(application: FastAPI) -> None:
-    """Answer every error in this shape."""
+async def told(request: Request, error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body, error.status, headers=error.headers)
 
-    @application.exception_handler(ApiError)
-    async def told(request: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body, error.status, headers=error.headers)
 
-    @application.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return JSONResponse(error_body(f"this is no JSON: {first['ctx']['error']}"), 400)
-        param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-        said = str(first["msg"]).removeprefix("Value error, ")
-        message = f"{param}: {said}" if param else said
-        return JSONResponse(error_body(message, param=param), 400)
+async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return JSONResponse(error_body(f"this is no JSON: {first['ctx']['error']}"), 400)
+    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
+    said = str(first["msg"]).removeprefix("Value error, ")
+    message = f"{param}: {said}" if param else said
+    return JSONResponse(error_body(message, param=param), 400)
 
-    @application.exception_handler(LineFull)
-    async def full(request: Request, error: LineFull) -> JSONResponse:
-        body = error_body(error.sentence, kind="rate_limit_error", code="line_full")
-        return JSONResponse(body, 429, headers={"Retry-After": str(RETRY_SECONDS)})
 
-    @application.exception_handler(MedllamaError)
-    async def refused(request: Request, error: MedllamaError) -> JSONResponse:
-        return JSONResponse(error_body(error.sentence, param="messages"), 400)
+async def full(request: Request, error: LineFull) -> JSONResponse:
+    body = error_body(error.sentence, kind="rate_limit_error", code="line_full")
+    return JSONResponse(body, 429, headers={"Retry-After": str(RETRY_SECONDS)})
 
-    @application.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
-        is_absent = error.status_code in (404, 405)
-        message = f"there is no {request.method} {request.url.path}: see /docs" if is_absent else str(error.detail)
-        return JSONResponse(error_body(message), error.status_code, headers=error.headers)
 
-    @application.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:  # the server writes it to the terminal
-        message = "the server failed; the terminal that runs medllama says why"
-        return JSONResponse(error_body(message, kind="server_error"), 500)
+async def refused(request: Request, error: MedllamaError) -> JSONResponse:
+    return JSONResponse(error_body(error.sentence, param="messages"), 400)
+
+
+async def http(request: Request, error: HTTPException) -> JSONResponse:
+    is_absent = error.status_code in (404, 405)
+    message = f"there is no {request.method} {request.url.path}: see /docs" if is_absent else str(error.detail)
+    return JSONResponse(error_body(message), error.status_code, headers=error.headers)
+
+
+async def of_gradio(request: Request, error: HTTPException) -> JSONResponse:
+    """An error of the page's own paths. The page's script reads `detail`, so that it stays beside."""
+    message = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
+    body = error_body(message) | {"detail": error.detail}
+    return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+async def broken(request: Request, error: Exception) -> JSONResponse:  # the server writes it to the terminal
+    message = "the server failed; the terminal that runs medllama says why"
+    return JSONResponse(error_body(message, kind="server_error"), 500)
+
+
+OF_API: dict[Any, Callable[..., Any]] = {
+    ApiError: told, RequestValidationError: invalid, LineFull: full, MedllamaError: refused, HTTPException: http,
+    Exception: broken,
+}  # fmt: skip
+OF_PAGE = OF_API | {HTTPException: of_gradio}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.config import MOST_SEED
 from app.conversation import Answer, Sampling
@@ -52,6 +52,12 @@ class Choosing(BaseModel):
     max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS)
     user: str | None = Field(None, max_length=200, description="who asks: each has a fair place in the line")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leaves_out(cls, given: Any) -> Any:
+        """What is null is left out: some clients send every field that they know."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
+
     @field_validator("messages")
     @classmethod
     def _is_bounded(cls, messages: list[Message]) -> list[Message]:
@@ -86,6 +92,13 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class PlainText(BaseModel):
+    """How every answer comes here."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text"]
+
+
 class CompletionRequest(Choosing):
     """POST /v1/chat/completions. What would change an answer and is not supported is refused, not ignored."""
 
@@ -99,6 +112,7 @@ class CompletionRequest(Choosing):
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     # Without effect on an answer here.
+    response_format: PlainText | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
     safety_identifier: str | None = None

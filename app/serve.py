@@ -79,15 +79,15 @@ def build(engine: Engine, config: AppConfig, password: str | None) -> Any:
     from fastapi import Depends, FastAPI
 
     from app.api import health_router, router
-    from app.api_errors import add_error_handlers
+    from app.api_errors import OF_API, OF_PAGE
     from app.page import Page
     from app.theme import CSS, HEAD, theme
 
     door = None if password is None else Door(password)
     api = FastAPI(
-        title="medllama", version=__version__, description=NOTICE, openapi_url=None, docs_url=None, redoc_url=None
-    )
-    add_error_handlers(api)
+        title="medllama", version=__version__, description=NOTICE, openapi_url=None, docs_url=None, redoc_url=None,
+        exception_handlers=OF_API,
+    )  # fmt: skip
     sampling = Sampling(config.temperature, config.top_p, config.seed, config.max_tokens)
     api.include_router(health_router(engine))
     api.include_router(
@@ -97,7 +97,7 @@ def build(engine: Engine, config: AppConfig, password: str | None) -> Any:
         FastAPI(openapi_url=None), Page(engine, config).blocks(), path="/", footer_links=[], run_history=False,
         ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False, max_file_size=0, theme=theme(),
         css_paths=[CSS], head=HEAD, auth=None if door is None else door.login,
-        auth_message=None if door is None else LOGIN_NOTE,
+        auth_message=None if door is None else LOGIN_NOTE, app_kwargs={"exception_handlers": OF_PAGE},
     )  # fmt: skip
     return Guard(beside(api, page), is_local=config.is_loopback)
 

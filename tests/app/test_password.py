@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 from fastapi.testclient import TestClient
 
-from app.api_errors import add_error_handlers
+from app.api_errors import OF_API
 from app.guard import Guard
 from app.password import FORGOTTEN_SECONDS, MOST_ADDRESSES, MOST_WRONG, Door, given_password, read_password
 from medllama.errors import InputError
@@ -65,8 +65,7 @@ def test_what_is_remembered_is_bounded_and_the_newest_is_kept() -> None:
 def test_the_api_and_the_pages_form_count_together() -> None:
     clock = Clock()
     door = Door(RIGHT, clock)
-    api = FastAPI()
-    add_error_handlers(api)
+    api = FastAPI(exception_handlers=OF_API)
 
     @api.get("/", dependencies=[Depends(door.check)])
     async def hello() -> str:
