@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ def read_questions(text: str) -> list[str]:
     """
     if len(text) > MOST_CHARACTERS:
         raise InputError(f"the list has more than {MOST_CHARACTERS:,} characters", hint="answer it in parts")
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    whole = text.encode(errors="replace").decode()  # a browser may cut an emoji in half
+    breaks = io.StringIO(whole, newline=None)  # `splitlines` would break at U+2028, too, which JSON may hold
+    lines = [(number, line.strip()) for number, line in enumerate(breaks, start=1) if line.strip()]
     if not lines:
         raise InputError("there is no question", hint="write one a line, or open a file")
     if len(lines) > MOST_QUESTIONS:
@@ -53,7 +56,7 @@ def read_questions(text: str) -> list[str]:
 def _from_json(number: int, line: str) -> str:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # thousands of brackets
         raise InputError(f"line {number} is not JSON: {error}", hint="one object a line") from None
     question = record.get("question") if isinstance(record, dict) else None
     if question is None and isinstance(record, dict) and isinstance(record.get("messages"), list):

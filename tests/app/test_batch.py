@@ -20,6 +20,16 @@ def test_a_question_a_line_or_an_object_a_line() -> None:
     assert read_questions("\n".join(lines)) == ["What is gout?", "What is asthma?"]
 
 
+def test_what_is_no_line_break_in_a_file_is_none_here() -> None:
+    odd = "one\u2028line\x85and\x0cno other"
+    assert read_questions(f"{odd}\r\nWhat is gout?") == [odd, "What is gout?"]
+    assert read_questions(json.dumps({"question": odd}, ensure_ascii=False)) == [odd]
+
+
+def test_half_an_emoji_is_no_reason_to_fail() -> None:
+    assert read_questions("What is gout \ud83d?") == ["What is gout ??"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -29,6 +39,7 @@ def test_a_question_a_line_or_an_object_a_line() -> None:
         ("a\n" + "b" * 4001, "line 2: 4,001 characters"),
         ('{"question": "a"}\nnot json', "line 2 is not JSON"),
         ('{"question": "a"}\n[1]', "line 2 has no question"),
+        ('{"question": ' + "[" * 100_000, "line 1 is not JSON"),
         ('{"question": 5}', "line 1 has no question"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "line 1 has no question"),
         (r'{"question": "half a character: \ud800"}', "line 1 has no question"),
