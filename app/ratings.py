@@ -110,21 +110,21 @@ class Ratings:
 
     def panel(self) -> list[dict[str, Any]]:
         """Every rating in the order in which they came; none where there is no file."""
-        if not self.path.exists():
+        if not self.path.exists() or not self.path.stat().st_size:
             return []
-        with self._open() as database:
+        with self._open(is_reading=True) as database:
             rows = database.execute(f"SELECT {', '.join(PANEL)} FROM ratings ORDER BY id").fetchall()
         return [dict(zip(PANEL, row, strict=True)) for row in rows]
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database in one transaction, made where it is not there."""
+    def _open(self, *, is_reading: bool = False) -> Iterator[sqlite3.Connection]:
+        """The database in one transaction, made where it is not there. Who only reads needs no right to write and no turn."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as database, database:
                 database.execute("PRAGMA foreign_keys = ON")
-                database.execute("BEGIN IMMEDIATE")
-                if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                database.execute("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+                if not is_reading and not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     for statement in SCHEMA.strip().split(";\n"):
                         database.execute(statement)
                     database.execute("INSERT INTO about VALUES (?, ?)", (FORMAT, secrets.token_bytes(32)))

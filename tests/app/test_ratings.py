@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -94,6 +95,16 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(InputError, match=r"newer\.sqlite has format 2, not 1"):
         other.panel()
+
+
+def test_ratings_are_read_while_somebody_else_writes(tmp_path: Path) -> None:
+    store = Ratings(tmp_path / "ratings.sqlite")
+    store.path.touch()
+    assert store.panel() == [], "an empty file has no rating"
+    store.add(RATING, ANSWERS, messages=None, **GIVEN)
+    with contextlib.closing(sqlite3.connect(store.path)) as writing:
+        writing.execute("BEGIN IMMEDIATE")
+        assert len(store.panel()) == 1
 
 
 def test_a_rating_is_whole_or_not_there(tmp_path: Path) -> None:
