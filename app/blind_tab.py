@@ -84,7 +84,7 @@ class BlindTab:
 
         buttons = [ask, stop]
         for source, given in ((ask.click, box), (box.submit, box), *((it.click, it) for it in examples)):
-            begun = source(self.begin, [given], [box, asked, shown, form, *buttons], **LONG)
+            begun = source(self.begin, [given, *self.desk.settings], [box, asked, shown, form, *buttons], **LONG)
             answered = begun.success(
                 self.answer, [asked, *self.desk.settings],
                 [blind, shown, box, form, choice, *scales, comment, keep], **LONG,
@@ -124,8 +124,9 @@ class BlindTab:
         save = gradio.Button("Save the rating", variant="primary", size="md")
         return choice, scales, rater, comment, keep, save
 
-    def begin(self, question: str, request: gradio.Request) -> list[Any]:
-        """Take the question out of the box."""
+    def begin(self, question: str, request: gradio.Request, *settings: Any) -> list[Any]:
+        """Take the question out of the box, once two models can be asked and Gradio has found nothing wrong with the settings."""
+        self.draw()
         question = self.desk.begin(question, request)
         return ["", question, render.waiting_html(question, SIDES), gradio.update(visible=False), *_buttons(True)]
 
@@ -215,10 +216,7 @@ class BlindTab:
 
     def results(self, who: str) -> list[Any]:
         """What the ratings say, of everybody or of one rater."""
-        try:
-            rows = self.store.panel()
-        except MedllamaError as error:
-            raise told(error.sentence) from None
+        rows = self.rows()
         raters = sorted({row["rater"] for row in rows})
         chosen = [row for row in preferences.latest(rows) if who in (EVERYBODY, row["rater"])]
         models = [voice.name for voice in self.desk.engine.voices]
@@ -228,7 +226,14 @@ class BlindTab:
 
     def export(self, write: Any) -> str:
         """Every rating as a text."""
-        return str(write(self.store.panel()))
+        return str(write(self.rows()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every rating. What is wrong with their file is told."""
+        try:
+            return self.store.panel()
+        except MedllamaError as error:
+            raise told(error.sentence) from None
 
 
 def blind_html(blind: Blind, sides: Any) -> str:

@@ -67,17 +67,19 @@ class ConversationTab:
         with gradio.Accordion("The prompt, exactly as each model reads it", open=False) as prompt_accordion:
             prompts = gradio.HTML(render.prompts_html([], self.speakers(first)), elem_id=self.prefix + "prompts")
 
-        temperature, seed = self.desk.settings[1], self.desk.settings[4]
+        seed = self.desk.settings[4]
         buttons = [ask, stop, again, clear]
         shown = [newest, earlier, differences, prompts]
         begun = [
-            source(self.begin, [given, turns, picked], [box, asked, newest, earlier, *buttons], **LONG)
+            source(
+                self.begin, [given, turns, picked, *self.desk.settings], [box, asked, newest, earlier, *buttons], **LONG
+            )
             for source, given in ((ask.click, box), (box.submit, box), *((it.click, it) for it in examples))
         ]
         begun.append(
             again.click(
                 self.begin_again,
-                [turns, picked, temperature, seed],
+                [turns, picked, *self.desk.settings],
                 [turns, seed, asked, newest, earlier, *buttons],
                 **LONG,
             )
@@ -94,8 +96,11 @@ class ConversationTab:
         prompt_accordion.expand(self.prompts, [turns, picked], [prompts], **QUIET)
         difference_accordion.expand(self.differences, [turns, picked], [differences], **AT_ONCE)
 
-    def begin(self, question: str, turns: tuple[Turn, ...], picked: int, request: gradio.Request) -> list[Any]:
-        """Take the question out of the box and show it, before any model has time for it."""
+    def begin(
+        self, question: str, turns: tuple[Turn, ...], picked: int, request: gradio.Request, *settings: Any
+    ) -> list[Any]:
+        """Take the question out of the box and show it, before any model has time for it. The settings are there for Gradio to
+        refuse them now, not when the question is gone."""
         if len(turns) >= MOST_TURNS:
             raise told(f"A conversation has at most {MOST_TURNS} questions.")
         question = self.desk.begin(question, request)
@@ -104,8 +109,9 @@ class ConversationTab:
         return ["", question, waiting, past, *_buttons(is_answering=True)]
 
     def begin_again(
-        self, turns: tuple[Turn, ...], picked: int, temperature: float, seed: float | None, request: gradio.Request
-    ) -> list[Any]:
+        self, turns: tuple[Turn, ...], picked: int, system: str, temperature: float, top_p: float,
+        max_tokens: float | None, seed: float | None, request: gradio.Request,
+    ) -> list[Any]:  # fmt: skip
         """Ask the newest question once more, with the next seed, which the settings then show."""
         if not turns:
             raise told("Ask a question first.")

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import gradio
 import pytest
 
 from app.blind_tab import BlindTab
@@ -14,6 +15,7 @@ from app.config import AppConfig
 from app.conversation import Answer
 from app.desk import Desk
 from app.engine import Engine
+from app.ratings import as_jsonl
 from app.render import speakers
 from app.voices import MissingVoice, Voices
 from medllama.errors import InputError
@@ -43,6 +45,22 @@ def test_what_cannot_be_asked_is_not_drawn(tmp_path: Path) -> None:
     assert {tab.draw() for _ in range(50)} == {(0, 2), (2, 0)}
     with pytest.raises(Exception, match="Only one model can be asked"):
         tab_of(tmp_path, Counting("a", 1), gone).draw()
+
+
+def test_a_question_is_not_taken_where_it_cannot_be_asked(tmp_path: Path) -> None:
+    tab = tab_of(tmp_path, Counting("a", 1), MissingVoice("gone", InputError("gone")))
+    request = gradio.Request(session_hash="one")
+    with pytest.raises(gradio.Error, match="Only one model can be asked"):
+        tab.begin("Gout?", request)
+    tab.desk.occupy(request)  # nothing holds the place
+
+
+def test_ratings_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    tab = tab_of(tmp_path, Counting("a", 1), Counting("b", 1))
+    (tmp_path / "r.sqlite").write_text("no database " * 100)
+    for ask in (lambda: tab.results("everybody"), lambda: tab.export(as_jsonl)):
+        with pytest.raises(gradio.Error, match="cannot be used: file is not a database"):
+            ask()
 
 
 def test_an_answer_is_stored_with_the_digests_of_its_files(tmp_path: Path) -> None:

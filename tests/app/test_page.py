@@ -117,6 +117,20 @@ def test_text_stays_text(page: Any) -> None:
     assert prompt.locator("mark").all_inner_texts() == ["<s>"]
 
 
+def test_text_that_runs_from_right_to_left_begins_at_the_right(page: Any) -> None:
+    question = "ما هو النقرس؟ Gout"
+    page.get_by_label("Your question").fill(question)
+    assert page.evaluate("getComputedStyle(document.querySelector('#question textarea')).unicodeBidi") == "plaintext"
+    ask(page, question)
+    left, right = page.evaluate("""() => {
+        const range = document.createRange(), box = document.querySelector('#newest h2');
+        range.selectNodeContents(box.lastChild);
+        const [text, whole] = [range.getBoundingClientRect(), box.getBoundingClientRect()];
+        return [text.left - whole.left, whole.right - text.right];
+    }""")
+    assert right < 2 < left
+
+
 def test_what_does_not_fit_is_told_and_stays_in_the_box(page: Any) -> None:
     question = "gout, " * 600
     page.get_by_label("Your question").fill(question)
@@ -216,6 +230,12 @@ def test_a_model_that_is_missing_is_told_and_the_other_answers(browser: Any, emb
         page.locator("#newest footer", has_text="ended by itself").wait_for()
         assert "gone.gguf does not exist" in cards(page)[0]
         page.wait_for_function("!document.querySelector('#ask').disabled")
+        open_tab(page, "Blind")
+        page.get_by_label("Question to judge").fill(EXAMPLE)
+        page.keyboard.press("Enter")
+        page.get_by_text("Only one model can be asked.").wait_for()
+        assert page.get_by_label("Question to judge").input_value() == EXAMPLE
+        assert page.locator("#blind .question").count() == 0
         page.context.close()
 
 
@@ -272,8 +292,17 @@ def test_a_setting_that_is_refused_is_told_and_the_next_question_is_answered(bro
     page.get_by_label("Seed").fill("-5")
     page.get_by_label("Your question").fill("What is gout?")
     page.keyboard.press("Enter")
-    page.get_by_text("less than minimum value 0").wait_for()
-    page.wait_for_function("!document.querySelector('#ask').disabled")
+    page.get_by_text("Value -5 is less than minimum value 0").wait_for()
+    assert page.get_by_label("Your question").input_value() == "What is gout?", "it can be asked again"
+    assert page.locator("#newest .question").count() == 0
+    page.get_by_label("Seed").fill("-6")
+    open_tab(page, "Blind")
+    page.get_by_label("Question to judge").fill("What is asthma?")
+    page.keyboard.press("Enter")
+    page.get_by_text("Value -6 is less than minimum value 0").wait_for()
+    assert page.get_by_label("Question to judge").input_value() == "What is asthma?"
+    assert page.locator("#blind .question").count() == 0
+    open_tab(page, "Compare")
     for seed in ("7", ""):
         page.get_by_label("Seed").fill(seed)
         ask(page, f"What is gout {seed}?")
