@@ -18,7 +18,7 @@ import gradio
 
 from app import preferences, ratings, render
 from app.conversation import Answer, Sampling
-from app.desk import AT_ONCE, LONG, MOST_TYPED_CHARACTERS, QUIET, Desk, messages, told, warn
+from app.desk import AT_ONCE, LONG, MOST_TYPED_CHARACTERS, QUIET, Desk, messages, told, warn, whole
 from app.engine import Waiting
 from app.preferences_view import preferences_html
 from app.ratings import RatedAnswer, Rating, Ratings
@@ -185,8 +185,8 @@ class BlindTab:
         try:
             self.store.add(
                 Rating(
-                    self.store.item_id(blind.messages), rater.strip(), voices[0].name, voices[1].name, choice,
-                    comment=comment.strip(), **dict(zip(names, scales, strict=True)),
+                    self.store.item_id(blind.messages), whole(rater.strip()), voices[0].name, voices[1].name, choice,
+                    comment=whole(comment.strip()), **dict(zip(names, scales, strict=True)),
                 ),
                 [self.rated(number, answer) for number, answer in zip(blind.numbers, blind.answers, strict=True)],
                 messages=blind.messages if keep else None,

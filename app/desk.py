@@ -46,7 +46,7 @@ class Desk:
 
     def begin(self, question: str, request: gradio.Request) -> str:
         """The question, if it can be asked now."""
-        question = question.strip().encode(errors="replace").decode()  # a browser may cut an emoji in half
+        question = whole(question.strip())
         if not question:
             raise told("Type a question first.")
         if len(question) > MOST_QUESTION_CHARACTERS:
@@ -110,9 +110,14 @@ def warn(error: MedllamaError) -> None:
     gradio.Warning(escape(error.sentence))
 
 
+def whole(text: str) -> str:
+    """The text without half a character: a browser may cut an emoji in two where a field is full."""
+    return text.encode(errors="replace").decode()
+
+
 def messages(turns: Sequence[Turn], place: int, system: str, question: str) -> list[dict[str, str]]:
     """What the voice in this place of the turns is asked: its own answers so far, and the question."""
-    said = [{"role": "system", "content": system.strip()}] if system.strip() else []
+    said = [{"role": "system", "content": whole(system.strip())}] if system.strip() else []
     for turn in turns:
         answer: Answer = turn.answers[place]
         if answer.stop != "failed":

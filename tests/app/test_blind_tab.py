@@ -10,9 +10,9 @@ from typing import Any
 import gradio
 import pytest
 
-from app.blind_tab import BlindTab
+from app.blind_tab import Blind, BlindTab
 from app.config import AppConfig
-from app.conversation import Answer
+from app.conversation import Answer, Sampling
 from app.desk import Desk
 from app.engine import Engine
 from app.ratings import as_jsonl
@@ -53,6 +53,15 @@ def test_a_question_is_not_taken_where_it_cannot_be_asked(tmp_path: Path) -> Non
     with pytest.raises(gradio.Error, match="Only one model can be asked"):
         tab.begin("Gout?", request)
     tab.desk.occupy(request)  # nothing holds the place
+
+
+def test_half_an_emoji_in_any_field_is_no_reason_to_fail(tmp_path: Path) -> None:
+    tab = tab_of(tmp_path, Counting("a", 1), Counting("b", 1))
+    answers = (Answer("yes", stop="end"), Answer("no", stop="end"))
+    blind = Blind("Gout?", "Be brief \ud83d", Sampling(), (0, 1), answers)
+    tab.save(blind, "a", *[None] * 6, "AB\ud83d", "short \ud83d", True)
+    assert [(row["rater"], row["comment"]) for row in tab.rows()] == [("AB?", "short ?")]
+    assert blind.messages[0]["content"] == "Be brief ?"
 
 
 def test_ratings_that_cannot_be_read_are_told(tmp_path: Path) -> None:
