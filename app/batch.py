@@ -43,6 +43,10 @@ def read_questions(text: str) -> list[str]:
         raise InputError(
             f"{len(lines):,} questions are too many", hint=f"at most {MOST_QUESTIONS} are answered at once"
         )
+    if lines[0][1].startswith("[") and _is_json(whole):
+        raise InputError(
+            "this is one JSON list, not JSONL", hint="write one object a line, without the brackets around all"
+        )
     is_jsonl = lines[0][1].startswith("{")
     questions = [_from_json(number, line) if is_jsonl else line for number, line in lines]
     for (number, _), question in zip(lines, questions, strict=True):
@@ -51,6 +55,14 @@ def read_questions(text: str) -> list[str]:
                 f"line {number}: {len(question):,} characters", hint=f"a question has at most {MOST_OF_ONE:,}"
             )
     return questions
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _from_json(number: int, line: str) -> str:

@@ -26,6 +26,10 @@ def test_what_is_no_line_break_in_a_file_is_none_here() -> None:
     assert read_questions(json.dumps({"question": odd}, ensure_ascii=False)) == [odd]
 
 
+def test_a_question_may_begin_with_a_bracket() -> None:
+    assert read_questions("[A case] What is gout?") == ["[A case] What is gout?"]
+
+
 def test_half_an_emoji_is_no_reason_to_fail() -> None:
     assert read_questions("What is gout \ud83d?") == ["What is gout ??"]
 
@@ -40,6 +44,7 @@ def test_half_an_emoji_is_no_reason_to_fail() -> None:
         ('{"question": "a"}\nnot json', "line 2 is not JSON"),
         ('{"question": "a"}\n[1]', "line 2 has no question"),
         ('{"question": ' + "[" * 100_000, "line 1 is not JSON"),
+        ('[{"question": "a"},\n {"question": "b"}]', "this is one JSON list, not JSONL"),
         ('{"question": 5}', "line 1 has no question"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', "line 1 has no question"),
         (r'{"question": "half a character: \ud800"}', "line 1 has no question"),
