@@ -120,6 +120,6 @@ def messages(turns: Sequence[Turn], place: int, system: str, question: str) -> l
     said = [{"role": "system", "content": whole(system.strip())}] if system.strip() else []
     for turn in turns:
         answer: Answer = turn.answers[place]
-        if answer.stop != "failed":
+        if answer.text and answer.stop != "failed":  # stopped before its first word, it said nothing
             said += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": answer.text}]
     return [*said, {"role": "user", "content": question}]
