@@ -239,6 +239,22 @@ def test_a_model_that_is_missing_is_told_and_the_other_answers(browser: Any, emb
         page.context.close()
 
 
+def test_an_adapter_is_a_second_voice_and_said_not_to_be_the_certified_file(
+    browser: Any, random_ggufs: dict[str, Path]
+) -> None:
+    files = ("--model", str(random_ggufs["base"]), "--adapter-gguf", str(random_ggufs["adapter"]))
+    with served(*files, "--context-tokens", "256", "--max-tokens", "16") as running:
+        page = Watched(browser, running.url).page
+        assert page.get_by_text("Base and base with adapter, side by side.").is_visible()
+        ask(page, "Gout?")
+        base, adapted = cards(page)
+        assert "not the certified merged file" in adapted
+        assert "not the certified merged file" not in base
+        texts = page.locator("#newest .text").all_inner_texts()
+        assert texts[0] != texts[1], "the adapter is applied to one voice alone"
+        page.context.close()
+
+
 def test_models_that_do_not_fit_together_take_turns_and_say_so(browser: Any, embedded: list[Path]) -> None:
     models = [argument for path in embedded for argument in ("--model", str(path))]
     with served(*models, prepare=SHORT_OF_MEMORY) as running:
