@@ -38,7 +38,7 @@ KOREAN_ENDINGS = [chr(code) for code in range(0x1160, 0x1200)]
 LONGEST_BOILERPLATE = 1500
 BOILERPLATE = re.compile(
     r"""(?ix)
-      open\ in\ a\ (separate|new)\ window | click\ here\ for\ additional\ data\ file
+      open\ in\ a\ (separate|new)\ window(?!\ of\b) | click\ here\ for\ additional\ data\ file
     | (the\ )?(online|electronic)\ version\ (of\ this\ article\ )?contains\ supplementary\ material
     | supplementary\ (information|material|data)\ (is|are)\ available\ (at|online|for\ this)
     | (publisher['’]s\ note:?\ *)?[\w\ ,.]{2,60}\ (remains?|stays)\ neutral\ with\ regard\ to\ jurisdictional\ claims
@@ -47,7 +47,7 @@ BOILERPLATE = re.compile(
     | (\W*\(?(c|copyright|©)\)?\W.{0,160}?)?
       this\ (is\ an\ open[ -]access\ article|article\ is\ (an\ open[ -]access|licensed|distributed|published))
       .{0,80}\b(licen[sc]ed?|distributed|terms|creative\ commons)\b
-    | (©|copyright\b|\(c\)).{0,200}(all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
+    | (©|copyright\b|\(c\)\ *(?=the\ author|[12]\d{3})).{0,200}(all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
     | licen[sc]ee\ (mdpi|biomed\ central|springer|elsevier|dove|oxford)
     | for\ commercial\ re-?use,\ please\ contact
     | reprints\ and\ permissions?\b.{0,60}$
