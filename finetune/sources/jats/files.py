@@ -76,7 +76,10 @@ class TarMember(tarfile.TarInfo):
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # which the stubs leave out
             raise
-        except tarfile.HeaderError as error:
+        except (
+            tarfile.HeaderError,
+            ValueError,
+        ) as error:  # ValueError: a number that is none, in a sparse file's header
             raise tarfile.ReadError(str(error)) from None
 
 

@@ -146,6 +146,16 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
         outcomes(tmp_path)
 
 
+def test_a_header_that_makes_no_sense_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.xml")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        member.size = len(ARTICLE)
+        archive.addfile(member, io.BytesIO(ARTICLE.encode()))  # whose first line is no number, as that of sparse files
+    with pytest.raises(InputError, match="breaks off after 0 articles"):
+        outcomes(tmp_path)
+
+
 def test_the_names_in_an_archive_are_not_all_held(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for number in range(4000):
