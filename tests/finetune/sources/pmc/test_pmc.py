@@ -169,6 +169,13 @@ def test_nothing_is_fetched_twice(bucket: BucketServer, tmp_path: Path) -> None:
     assert bucket.asked == {"metadata/PMC3.1.json": 1, "PMC3.1/PMC3.1.xml": 1}
 
 
+def test_metadata_that_is_none_is_not_believed_the_next_time(bucket: BucketServer, tmp_path: Path) -> None:
+    bucket.add("PMC7.1", article(7))
+    bucket.faults = {"metadata/PMC7.1.json": [damages]}  # as a proxy's page about its maintenance
+    assert reasons(outcomes(bucket, tmp_path, "PMC7")) == ["metadata is not JSON"]
+    assert reasons(outcomes(bucket, tmp_path, "PMC7")) == ["PMC7"]
+
+
 def test_damage_in_the_cache_is_mended(bucket: BucketServer, tmp_path: Path) -> None:
     bucket.add("PMC1.1", article(1))
     first = outcomes(bucket, tmp_path, "PMC1")
