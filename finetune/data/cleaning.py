@@ -168,16 +168,19 @@ def stays(character: str) -> bool:
 
 def without_boilerplate(text: str, done: Counter[str]) -> str:
     """The text without the paragraphs and lines that publishers put into every article; they are counted in `done`."""
-    paragraphs = text.split("\n\n")
     kept = []
-    for paragraph in paragraphs:
+    for paragraph in text.split("\n\n"):
         if "\n" in paragraph:
             lines = paragraph.split("\n")
-            paragraph = "\n".join(it for it in lines if not BOILERPLATE_LINE.fullmatch(it))
-            done["boilerplate"] += len(lines) - paragraph.count("\n") - 1
+            left = [it for it in lines if not BOILERPLATE_LINE.fullmatch(it)]
+            done["boilerplate"] += len(lines) - len(left)
+            if not left:
+                continue
+            paragraph = "\n".join(left)
         if len(paragraph) > LONGEST_BOILERPLATE or not BOILERPLATE.match(paragraph.lstrip()):
             kept.append(paragraph)
-    done["boilerplate"] += len(paragraphs) - len(kept)
+        else:
+            done["boilerplate"] += 1
     return "\n\n".join(kept)
 
 

@@ -121,6 +121,13 @@ def test_a_line_inside_a_paragraph_goes_too() -> None:
     )
 
 
+def test_a_paragraph_of_such_lines_alone_leaves_no_gap() -> None:
+    done: Counter[str] = Counter()
+    lines = "Open in a separate window\nopen in a new window"
+    assert without_boilerplate(f"Gout.\n\n{lines}\n\nRates of gout", done) == "Gout.\n\nRates of gout"
+    assert done["boilerplate"] == 2
+
+
 @pytest.mark.parametrize(
     ("text", "kinds"),
     [
