@@ -39,7 +39,7 @@ GLUED = re.compile(r"[.,;:][^\W\d_]")
 LETTER = re.compile(r"[^\W\d_]{2}")  # a citation that holds a word is one by name: "Rossi et al. 2010"
 HEAD = re.compile(r"([\[(])\s*(?:(?:see|also|e\.g\.,?|reviewed in)\s*)*$")
 SEPARATOR = re.compile(r"\s*[;,]\s*|\s+and\s+")
-TAIL = re.compile(r"\s*[;,]\s*(?:(?:see|also|e\.g\.,?|and|reviewed in)\s*)*$")
+TAIL = re.compile(r"(?:\s*[;,]\s*|\s+and\b\s*)(?:(?:see|also|e\.g\.,?|and|reviewed in)\s*)*$")
 # "as described in [3]" and "see [3]" lose their last word too; "in [3], Rossi" begins anew.
 POINTERS = (
     "in",
