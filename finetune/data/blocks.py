@@ -29,13 +29,13 @@ from finetune.data.near_duplicates import SLOTS, signatures, topic_of
 from finetune.data.records import Dropped, Malformed, Record, plain_text
 from finetune.data.splitting import SPLIT_CODES, place_in_order, place_of, split_of
 from finetune.data.workers import run_all
-from finetune.sources import SourceRequest, load_source
+from finetune.sources import Member, Source, SourceRequest, load_source
 from medllama import progress
 from medllama.errors import InputError
 from medllama.files import read_json, write_json
 
 BLOCK_DOCUMENTS = 1000
-JUDGED_FROM = 1000  # documents of a source, or of one archive, after which too many bad ones stop the run
+JUDGED_FROM = 1000  # documents of a source after which too many bad ones stop the run
 SHOWN_PROBLEMS = 5
 BLOCK_CHARACTERS = 4_000_000
 BLOCK_FILES, BLOCK_FILE_BYTES = 200, 8_000_000
@@ -67,13 +67,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Block:
-    """One unit of work: outcomes that were read, or files that are still to be read."""
+    """One unit of work: outcomes that were read, or files and members of archives that are still to be read."""
 
     request: SourceRequest
     source: int
     number: int
     outcomes: tuple[Record | Dropped, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[Path | Member, ...] = ()
 
     def path(self, folder: Path, suffix: str) -> Path:
         return folder / f"{self.source:03d}-{self.number:06d}.{suffix}"
@@ -161,7 +161,7 @@ def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
     """The blocks of one source: of its files where it is read file by file, else of what its reader yields."""
     kind = load_source(request.kind)
     if kind.read_file is not None:
-        for number, files in enumerate(_batches(kind.inputs(request))):
+        for number, files in enumerate(_batches(_files(kind, request))):
             yield Block(request, source, number, files=tuple(files))
         return
     gathered: list[Record | Dropped] = []
@@ -176,12 +176,23 @@ def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
         yield Block(request, source, number, tuple(gathered))
 
 
-def _batches(files: list[Path]) -> Iterator[list[Path]]:
-    batch: list[Path] = []
+def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Member, int]]:
+    """The files and the members of archives, with their sizes: an archive may hold more than memory does."""
+    for path in kind.inputs(request):
+        members = kind.members(request, path) if kind.members else None
+        if members is None:
+            yield path, path.stat().st_size
+            continue
+        for place, content in members:
+            yield (place, content), len(content) if isinstance(content, bytes) else 0
+
+
+def _batches(files: Iterator[tuple[Path | Member, int]]) -> Iterator[list[Path | Member]]:
+    batch: list[Path | Member] = []
     size = 0
-    for file in files:
+    for file, file_bytes in files:
         batch.append(file)
-        size += file.stat().st_size
+        size += file_bytes
         if len(batch) == BLOCK_FILES or size > BLOCK_FILE_BYTES:
             yield batch
             batch, size = [], 0
@@ -206,8 +217,6 @@ def make_block(block: Block, settings: Settings, folder: Path) -> None:
             record = Dropped(error.reason, "", error.detail, is_bad=False)
         if isinstance(record, Dropped):
             counts.drop(record)
-            if record.is_bad and block.files:  # an archive may hold any number
-                refuse_if_bad(block.request, counts.read, counts.bad, counts.problems)
             continue
         contents = _cut(record.content, settings.chunk_tokens - SPECIAL_TOKENS, count_tokens)
         written = "".join(_with_content(record, content).as_line() for content in contents).encode()
@@ -225,13 +234,15 @@ def make_block(block: Block, settings: Settings, folder: Path) -> None:
 
 
 def _outcomes(block: Block) -> Iterator[Record | Dropped]:
-    if not block.files:
-        yield from block.outcomes
-        return
-    read_file = load_source(block.request.kind).read_file
-    assert read_file is not None, "blocks of files are made for sources with read_file"
+    kind = load_source(block.request.kind)
+    yield from block.outcomes
     for file in block.files:
-        yield from read_file(block.request, file)
+        if isinstance(file, Path):
+            assert kind.read_file is not None, "blocks of files are made for sources with read_file"
+            yield from kind.read_file(block.request, file)
+        else:
+            assert kind.read_member is not None, "and of members for sources with read_member"
+            yield from kind.read_member(block.request, file)
 
 
 def _wanted(outcome: Record | Dropped, request: SourceRequest, settings: Settings, counts: Counts) -> Record | Dropped:

@@ -38,7 +38,7 @@ KOREAN_ENDINGS = [chr(code) for code in range(0x1160, 0x1200)]
 LONGEST_BOILERPLATE = 1500
 BOILERPLATE = re.compile(
     r"""(?ix)
-      open\ in\ a\ (separate|new)\ window | click\ here\ for\ additional\ data\ file
+      open\ in\ a\ (separate|new)\ window(?!\ of\b) | click\ here\ for\ additional\ data\ file
     | (the\ )?(online|electronic)\ version\ (of\ this\ article\ )?contains\ supplementary\ material
     | supplementary\ (information|material|data)\ (is|are)\ available\ (at|online|for\ this)
     | (publisher['’]s\ note:?\ *)?[\w\ ,.]{2,60}\ (remains?|stays)\ neutral\ with\ regard\ to\ jurisdictional\ claims
@@ -47,7 +47,7 @@ BOILERPLATE = re.compile(
     | (\W*\(?(c|copyright|©)\)?\W.{0,160}?)?
       this\ (is\ an\ open[ -]access\ article|article\ is\ (an\ open[ -]access|licensed|distributed|published))
       .{0,80}\b(licen[sc]ed?|distributed|terms|creative\ commons)\b
-    | (©|copyright\b|\(c\)).{0,200}(all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
+    | (©|copyright\b|\(c\)\ *(?=the\ author|[12]\d{3})).{0,200}(all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
     | licen[sc]ee\ (mdpi|biomed\ central|springer|elsevier|dove|oxford)
     | for\ commercial\ re-?use,\ please\ contact
     | reprints\ and\ permissions?\b.{0,60}$
@@ -168,16 +168,19 @@ def stays(character: str) -> bool:
 
 def without_boilerplate(text: str, done: Counter[str]) -> str:
     """The text without the paragraphs and lines that publishers put into every article; they are counted in `done`."""
-    paragraphs = text.split("\n\n")
     kept = []
-    for paragraph in paragraphs:
+    for paragraph in text.split("\n\n"):
         if "\n" in paragraph:
             lines = paragraph.split("\n")
-            paragraph = "\n".join(it for it in lines if not BOILERPLATE_LINE.fullmatch(it))
-            done["boilerplate"] += len(lines) - paragraph.count("\n") - 1
+            left = [it for it in lines if not BOILERPLATE_LINE.fullmatch(it)]
+            done["boilerplate"] += len(lines) - len(left)
+            if not left:
+                continue
+            paragraph = "\n".join(left)
         if len(paragraph) > LONGEST_BOILERPLATE or not BOILERPLATE.match(paragraph.lstrip()):
             kept.append(paragraph)
-    done["boilerplate"] += len(paragraphs) - len(kept)
+        else:
+            done["boilerplate"] += 1
     return "\n\n".join(kept)
 
 

@@ -32,6 +32,7 @@ from medllama.files import read_json, read_jsonl
 
 NO_TEST = re.compile(r"train|ground_truth")  # files of a folder that hold nothing that is measured
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+QUESTIONS = ("question", "QUESTION", "sent1")  # what publishers call it
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class EvaluationSets:
         for path in self.files:
             yield str(path), evaluation_rows(path)
         for task, found in self.on_hub.items():
-            yield task, ((str(number), _known(row)) for number, row in enumerate(found, start=1))
+            first = _first_of_cop(found)
+            yield task, [(str(number), _known(row, first)) for number, row in enumerate(found, start=1)]
 
 
 def _on_hub(task: str) -> list[SourceRequest]:
@@ -95,12 +97,15 @@ def _rows_of_hub(request: SourceRequest) -> Iterator[dict[str, Any]]:
 def evaluation_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of each item. Raises InputError at the first that is broken: nothing of it would be looked for."""
     if path.suffix == ".jsonl":
-        yield from read_jsonl(path)
+        first = _first_of_cop(row for _, row in read_jsonl(path))
+        for place, row in read_jsonl(path):
+            yield place, _as_question(row, first) or row
         return
-    for row in _rows(path):
-        if isinstance(row, Dropped):
-            raise InputError(str(row), hint="--decontaminate takes the files that eval measures")
-        yield row[0], _known(row[1])
+    first = _first_of_cop(row[1] for row in _rows(path) if not isinstance(row, Dropped))
+    for found in _rows(path):
+        if isinstance(found, Dropped):
+            raise InputError(str(found), hint="--decontaminate takes the files that eval measures")
+        yield found[0], _known(found[1], first)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Dropped]:
@@ -137,11 +142,40 @@ def _is_table(path: Path) -> bool:
     return isinstance(first, dict) and bool(first) and all(isinstance(value, dict) for value in first.values())
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    """The row where it has a question with a table of options; else the texts in it, one behind another."""
+def _known(row: dict[str, Any], first: int) -> dict[str, Any]:
+    """The row as a question where it has one; else the texts in it, one behind another."""
+    return _as_question(row, first) or {**_identity(row), "text": "\n".join(_texts(row))}
+
+
+def _as_question(row: dict[str, Any], first: int) -> dict[str, Any] | None:
+    """The question of a row with its right answer, and whatever else is said there, each by itself; None where it has none."""
     if isinstance(row.get("options"), dict) and isinstance(row.get("question"), str):
         return row
-    return {**{key: row[key] for key in ("document_id", "id") if key in row}, "text": "\n".join(_texts(row))}
+    asked = next((key for key in QUESTIONS if isinstance(row.get(key), str)), None)
+    if asked is None:
+        return None
+    texts = [text for key, value in row.items() if key != asked for text in _texts(value)]
+    others = {f"text {number}": text for number, text in enumerate(texts)}
+    return {**_identity(row), "question": row[asked], "options": others, "answer": _right_answer(row, first)}
+
+
+def _right_answer(row: dict[str, Any], first: int) -> str:
+    """What the columns of MedMCQA, of MMLU and MedQA on the hub, or `answer` tell; empty where they tell nothing."""
+    answer, choices = row.get("answer"), row.get("choices")
+    if isinstance(choices, list) and isinstance(answer, int) and 0 <= answer < len(choices):
+        return str(choices[answer])
+    options = {str(number): row.get(f"op{letter}") for number, letter in enumerate("abcd", first)}
+    found = options.get(str(row.get("cop"))) or row.get(f"ending{row.get('label')}") or answer
+    return found if isinstance(found, str) else ""
+
+
+def _first_of_cop(rows: Iterable[dict[str, Any]]) -> int:
+    """What `cop` of MedMCQA calls the first option: 0 on the hub, 1 in its own files."""
+    return 0 if any(row.get("cop") in (0, "0") for row in rows) else 1
+
+
+def _identity(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("document_id", "id") if key in row}
 
 
 def _texts(value: object) -> Iterator[str]:

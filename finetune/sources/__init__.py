@@ -40,6 +40,9 @@ MODULES = {
 }
 
 
+Member = tuple[str, bytes | Dropped]  # of an archive: its place and its bytes, or why it cannot be read
+
+
 @dataclass(frozen=True)
 class SourceRequest:
     """`KIND:PATH?licence=SPDX`, taken apart. `licence` is the person's word, None where they gave none."""
@@ -74,8 +77,9 @@ class Source:
 
     `example` shows its grammar, with its settings other than `licence` in `settings`. `licence` is None where the person
     states it, or each record its own. `inputs` lists the files that a request reads, and raises InputError where they are
-    missing. A source with `read_file` is read file by file, on several cores; its `read` is never called. A source of which more
-    than `maximum_bad_share` is bad stops the run. `masks_identifiers`: counselling and clinical text, whose e-mail
+    missing. A source with `read_file` is read file by file, on several cores; its `read` is never called. Of a file that is an
+    archive `members` gives what it holds, one at a time, for `read_member`; of any other file it gives None. A source of which
+    more than `maximum_bad_share` is bad stops the run. `masks_identifiers`: counselling and clinical text, whose e-mail
     addresses and telephone numbers are masked. `is_own`: a person's own files, which are searched for identifiers of patients.
     `takes_name`: what follows the colon may be a name on a hub.
     """
@@ -89,6 +93,8 @@ class Source:
     maximum_bad_share: float = 0.05
     settings: tuple[str, ...] = ()
     read_file: Callable[[SourceRequest, Path], Iterator[Record | Dropped]] | None = None
+    members: Callable[[SourceRequest, Path], Iterator[Member] | None] | None = None
+    read_member: Callable[[SourceRequest, Member], Iterator[Record | Dropped]] | None = None
     masks_identifiers: bool = False
     is_own: bool = False
     takes_name: bool = False

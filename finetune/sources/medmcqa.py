@@ -77,7 +77,7 @@ def _outcome(place: str, value: dict[str, Any], request: SourceRequest, split: S
         if request.setting("choice") and optional_text(value, "choice_type") != request.setting("choice"):
             return Dropped("another choice_type", place, is_bad=False)
         number = optional_text(value, "cop")
-        position = int(number) - first if number.isdigit() else -1
+        position = int(number) - first if number in ("0", "1", "2", "3", "4") else -1
         if not 0 <= position < len(COLUMNS):
             raise Malformed("cop names no option", number[:20])
         content = exam_content(

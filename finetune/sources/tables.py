@@ -12,13 +12,15 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from finetune.data.records import Dropped
 from medllama.errors import InputError
 
 LONGEST_CELL = 16_000_000  # characters; Python's own bound of 131,072 is below many a clinical note
 PARQUET_ROWS = 256  # that are in memory together
+JSON_BYTES = 4096  # of a JSON list or table that are parsed at once
+MOST_OPENED = 500  # brackets that may stay open in them
 
 OTHER_FORMATS = (
     (codecs.BOM_UTF16_LE, "UTF-16", "convert it first: iconv -f utf-16 -t utf-8 {0} > {0}.utf8"),
@@ -99,7 +101,7 @@ def csv_rows(path: Path, delimiter: str = ",", columns: tuple[str, ...] | None =
 
 def _header(path: Path, reader: Iterator[list[str]]) -> tuple[str, ...]:
     try:
-        names = tuple(name.strip() for name in next(reader, ()))
+        names = tuple(name.strip() for name in next(filter(None, reader), ()))
     except csv.Error as error:
         raise InputError(f"{path}:1 is no header of CSV: {error}", hint="correct its quotation marks") from None
     if len(set(names)) != len(names):
@@ -114,7 +116,9 @@ def json_list_rows(path: Path) -> Rows:
     number = 0
     with path.open("rb") as file:
         try:
-            for number, value in enumerate(ijson.items(_without_bom(file), "item", use_float=True), start=1):
+            for number, value in enumerate(
+                ijson.items(Shallow(file), "item", use_float=True, buf_size=JSON_BYTES), start=1
+            ):
                 if isinstance(value, dict):
                     yield f"{path}#{number}", value
                 else:
@@ -127,10 +131,14 @@ def json_table_rows(path: Path) -> Iterator[tuple[str, str, Any]]:
     """(place, key, value) of one JSON object, parsed as a stream; the place is `file#key`."""
     import ijson
 
+    if _first_character(path) != "{":
+        raise InputError(
+            f"{path} is no JSON object of rows by their ids", hint="check that it is the file that is meant"
+        )
     key = ""
     with path.open("rb") as file:
         try:
-            for key, value in ijson.kvitems(_without_bom(file), "", use_float=True):
+            for key, value in ijson.kvitems(Shallow(file), "", use_float=True, buf_size=JSON_BYTES):
                 yield f"{path}#{key}", key, value
         except ijson.JSONError as error:
             raise _broken_off(f"{path}#{key}", error) from None
@@ -181,7 +189,19 @@ def _first_character(path: Path) -> str:
         return file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1].decode("latin-1")
 
 
-def _without_bom(file: Any) -> Any:
-    if file.read(3) != codecs.BOM_UTF8:
-        file.seek(0)
-    return file
+class Shallow:
+    """A JSON file without its BOM that is no nest of brackets: the parser keeps the whole path to each, whatever that takes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        if file.read(3) != codecs.BOM_UTF8:
+            file.seek(0)
+
+    def read(self, size: int) -> bytes:
+        import ijson
+
+        content = self.file.read(size)
+        opened, closed = (content.count(signs[:1]) + content.count(signs[1:]) for signs in (b"[{", b"]}"))
+        if opened - closed > MOST_OPENED:
+            raise ijson.JSONError("brackets in brackets")
+        return content

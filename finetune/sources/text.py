@@ -21,6 +21,7 @@ from finetune.sources.rows import short_hash
 from finetune.sources.tables import not_utf8
 
 SECTION_CHARACTERS = 8000  # about 2,000 tokens of English
+LONGEST_PARAGRAPH = 500_000  # characters that are in memory together, of a text without blank lines
 
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
@@ -53,17 +54,20 @@ def lines_of(path: Path) -> Iterator[str]:
 
 
 def paragraphs(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
-    """(number of its first line, paragraph) for each run of lines that are not blank."""
+    """(number of its first line, paragraph) for each run of lines that are not blank; of a very long run its parts."""
     found: list[str] = []
-    number = 0
+    first = characters = 0
     for number, line in enumerate(lines, start=1):
-        if line.strip():
+        is_blank = not line.strip()
+        if not is_blank:
+            first = first if found else number
             found.append(line.rstrip())
-        elif found:
-            yield number - len(found), "\n".join(found).strip()
-            found = []
+            characters += len(line)
+        if found and (is_blank or characters >= LONGEST_PARAGRAPH):
+            yield first, "\n".join(found).strip()
+            found, characters = [], 0
     if found:
-        yield number + 1 - len(found), "\n".join(found).strip()
+        yield first, "\n".join(found).strip()
 
 
 def pieces(paragraph: str, limit: int) -> Iterator[str]:

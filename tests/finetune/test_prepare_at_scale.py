@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -9,8 +10,10 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,49 @@ def test_memory_grows_by_no_more_than_is_stated_for_a_document(tmp_path: Path, m
     # The records have 4 kB each: whoever holds them all is caught.
     assert grown < MEMORY_BYTES_PER_DOCUMENT + 300, peaks
     assert (tmp_path / "corpus2500.jsonl").stat().st_size / sizes[1] > 3000
+
+
+def archive(path: Path, count: int) -> str:
+    """A tar archive of open articles of 3 kB."""
+    with tarfile.open(path, "w") as file:
+        for number, text in enumerate(texts(count, 400, seed=count)):
+            content = (
+                '<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta><article-id pub-id-type="pmc">'
+                f"{number + 1}</article-id><permissions>"
+                '<license xlink:href="https://creativecommons.org/licenses/by/4.0/"/></permissions></article-meta></front>'
+                f"<body><p>Text {number}.</p><p>{text}</p></body></article>"
+            ).encode()
+            member = tarfile.TarInfo(f"PMC{number + 1}.xml")
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return f"jats:{path}"
+
+
+def test_an_archive_is_as_many_blocks_as_its_articles_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is larger than memory is read all the same, by all workers, and goes on where a killed run was."""
+    monkeypatch.setattr(blocks, "BLOCK_FILES", 50)
+    make_block, made = blocks.make_block, []
+
+    def noted(block: blocks.Block, *rest: Any) -> None:
+        made.append(len(block.files))
+        make_block(block, *rest)
+
+    peaks, sizes = [], (200, 1000)
+    for size in sizes:
+        config = PrepareConfig(
+            source=(archive(tmp_path / f"{size}.tar", size),), output_dir=tmp_path / "data", workers=1
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(blocks, "make_block", noted)
+            tracemalloc.start()
+            prepare(config)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert made == [50] * (sum(sizes) // 50)
+    assert (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]) < MEMORY_BYTES_PER_DOCUMENT + 300, peaks
+    on_one = contents(tmp_path / "data")
+    prepare(replace(config, workers=3))
+    assert contents(tmp_path / "data") == on_one
 
 
 COMMAND = "import sys; from medllama.cli import main; sys.exit(main(sys.argv[1:]))"

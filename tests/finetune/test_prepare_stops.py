@@ -42,6 +42,7 @@ def test_a_source_that_is_mostly_broken_is_not_read_to_its_end(
 
 def test_an_archive_of_broken_articles_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "JUDGED_FROM", 10)
+    monkeypatch.setattr(blocks, "BLOCK_FILES", 5)
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for number in range(50):
             archive.addfile(tarfile.TarInfo(f"{number}.xml"))

@@ -23,9 +23,9 @@ from pathlib import Path
 from lxml import etree
 
 from finetune.data.records import Dropped, Malformed, Record, plain_text
-from finetune.sources import Source, SourceRequest
+from finetune.sources import Member, Source, SourceRequest
 from finetune.sources.jats.article import Article, Options, read_articles
-from finetune.sources.jats.files import articles_in, contents, stem_of
+from finetune.sources.jats.files import articles_in, contents, is_archive, stem_of
 from finetune.sources.jats.settings import choice
 from medllama.errors import InputError
 
@@ -43,21 +43,31 @@ def read(request: SourceRequest) -> Iterator[Record | Dropped]:
 
 def read_file(request: SourceRequest, path: Path) -> Iterator[Record | Dropped]:
     """What one file or archive holds."""
+    for member in contents(path, may_break_off=choice(request, "incomplete", False)):
+        yield from read_member(request, member)
+
+
+def members(request: SourceRequest, path: Path) -> Iterator[Member] | None:
+    """The articles of an archive, unread; None where the file is none."""
+    return contents(path, may_break_off=choice(request, "incomplete", False)) if is_archive(path) else None
+
+
+def read_member(request: SourceRequest, member: Member) -> Iterator[Record | Dropped]:
+    """The articles in the bytes of one file; most files hold one."""
+    place, content = member
+    if isinstance(content, Dropped):
+        yield content
+        return
     options = Options(captions=choice(request, "captions", True), tables=choice(request, "tables", False))
-    keeps_corrections = choice(request, "corrections", False)
-    for place, content in contents(path, may_break_off=choice(request, "incomplete", False)):
-        if isinstance(content, Dropped):
-            yield content
-            continue
-        try:
-            articles = read_articles(content, options)
-        except Malformed as error:
-            yield Dropped(error.reason, place, error.detail)
-        except etree.XMLSyntaxError as error:
-            yield Dropped("not XML", f"{place}:{error.lineno or 1}", " ".join(str(error.msg).split())[:200])
-        else:
-            for article in articles:
-                yield outcome(article, place, request.kind, keeps_corrections)
+    try:
+        articles = read_articles(content, options)
+    except Malformed as error:
+        yield Dropped(error.reason, place, error.detail)
+    except etree.XMLSyntaxError as error:
+        yield Dropped("not XML", f"{place}:{error.lineno or 1}", " ".join(str(error.msg).split())[:200])
+    else:
+        for article in articles:
+            yield outcome(article, place, request.kind, choice(request, "corrections", False))
 
 
 def outcome(article: Article, place: str, source: str, keeps_corrections: bool) -> Record | Dropped:
@@ -93,4 +103,6 @@ SOURCE = Source(
     url="https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
     settings=("captions", "tables", "corrections", "incomplete"),
     read_file=read_file,
+    members=members,
+    read_member=read_member,
 )

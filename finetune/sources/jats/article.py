@@ -35,6 +35,7 @@ NO_TAGS = ((b"!", b"<!"), (b"?", b"<?"), (b"?", b"?>"), (b"-->", b"-->"), (b"]",
 MOST_SIGNS = 10_000  # question and exclamation marks that are worth looking at
 PLAIN_ENCODINGS = {"UTF-8", "US-ASCII", "ASCII", "ISO-8859-1", "WINDOWS-1252"}  # in which & is the byte &
 NAMED_CHARACTER = re.compile(rb"&(?!#|(?:amp|lt|gt|quot|apos);)")
+PMC_NUMBER = re.compile(r"\d{1,12}")
 
 WRAPPERS = {"pmc-articleset", "articles", "article-set", "OAI-PMH", "record", "collection"}
 NOTICES = {
@@ -52,13 +53,14 @@ NOTICES = {
     "withdrawal": "retraction",
 }
 RETRACTED_BY = {"retraction-forward", "retraction", "partial-retraction", "retracted-by", "withdrawal", "removal"}
-# Many a notice is filed as a letter or as "other", and its title alone says what it is.
+# Many a notice is filed as a letter or as "other", and its title or the heading that it stands under alone says what it is.
 NOTICE_TITLES = (
     (
         "retraction",
         re.compile(
-            r"(?:editorial |partial )?(?:retraction|withdrawal)(?: note| notice)?(?: to| of)?:|retraction (?:note|notice)\b"
-            r"|notice of (?:retraction|withdrawal)\b|(?:editorial )?expression of concern\b"
+            r"(?:editorial |partial )?(?:retraction|withdrawal)(?: note| notice)?(?: to| of)?:"
+            r"|retraction (?:note|notice|statement)\b|(?:notice|statement) of (?:retraction|withdrawal)\b"
+            r"|(?:editorial )?expression of concern\b"
         ),
     ),
     (
@@ -69,10 +71,16 @@ NOTICE_TITLES = (
         ),
     ),
 )
+NOTICE_HEADINGS = {
+    **dict.fromkeys(("retraction", "retractions", "retraction notice", "expression of concern"), "retraction"),
+    **dict.fromkeys(
+        ("correction", "corrections", "erratum", "errata", "corrigendum", "corrigenda", "addendum"), "correction"
+    ),
+}
 RETRACTED_TYPES = {"retracted-article", "withdrawn-article", "removed-article"}
-RETRACTED_TITLES = (
-    *("retracted:", "retracted article", "[retracted", "(retracted", "retracted "),
-    *("withdrawn:", "removed:", "temporary removal:"),
+RETRACTED_TITLE = re.compile(
+    r"RETRACTED\b|[\[(](?i:retracted)"
+    r"|(?i:(?:retracted|withdrawn|removed)(?: article| paper)?|temporary removal)(?:\s*[:\])]|\s+[–—-]\s|$)"
 )
 
 
@@ -141,7 +149,7 @@ def document_id(element: Any) -> str:
     }
     for kind in ("pmcid", "pmc"):
         number = found.get(kind, "").upper().removeprefix("PMC").partition(".")[0]
-        if number.isdecimal():
+        if PMC_NUMBER.fullmatch(number):
             return f"PMC{int(number)}"
     if found.get("doi"):
         return found["doi"].lower()
@@ -149,20 +157,26 @@ def document_id(element: Any) -> str:
 
 
 def notice_of(element: Any) -> str:
-    """What an article is beside an ordinary one: told by its type, by a link to what it retracts, or by its title."""
+    """What an article is beside an ordinary one: told by its type, a link to what it retracts or corrects, heading or title."""
     kind = element.get("article-type", "").lower()
     if kind in NOTICES:
         return NOTICES[kind]
-    if "retracted-article" in _related_types(element):
+    related = _related_types(element)
+    if "retracted-article" in related:
         return "retraction"
-    title = _title(element)
-    return next((notice for notice, pattern in NOTICE_TITLES if pattern.match(title)), "")
+    # A research article that links to one may be that article corrected and published anew.
+    if "corrected-article" in related and kind != "research-article":
+        return "correction"
+    title = _title(element).lower()
+    told = next((notice for notice, pattern in NOTICE_TITLES if pattern.match(title)), "")
+    return told or next(filter(None, map(NOTICE_HEADINGS.get, _headings(element))), "")
 
 
 def is_retracted(element: Any) -> bool:
-    """Whether the article says of itself that it was retracted: by its type, a link to the notice, or its title."""
-    is_typed = element.get("article-type", "").lower() in RETRACTED_TYPES
-    return is_typed or bool(_related_types(element) & RETRACTED_BY) or _title(element).startswith(RETRACTED_TITLES)
+    """Whether the article says of itself that it was retracted: by its type, a link to the notice, its heading or its title."""
+    is_typed = element.get("article-type", "").lower() in RETRACTED_TYPES or "retracted article" in _headings(element)
+    is_linked = bool(_related_types(element) & RETRACTED_BY)
+    return is_typed or is_linked or bool(RETRACTED_TITLE.match(_title(element)))
 
 
 def _related_types(element: Any) -> set[str]:
@@ -170,9 +184,14 @@ def _related_types(element: Any) -> set[str]:
     return {each.get("related-article-type", "").lower() for each in related}
 
 
+def _headings(element: Any) -> list[str]:
+    subjects = element.iterfind("front/article-meta/article-categories/subj-group/subject")
+    return [" ".join("".join(each.itertext()).lower().split()) for each in subjects]
+
+
 def _title(element: Any) -> str:
     title = element.find("front/article-meta/title-group/article-title")
-    return "" if title is None else " ".join("".join(title.itertext()).lower().split())
+    return "" if title is None else " ".join("".join(title.itertext()).split())
 
 
 # -------------------------------------------------------------------------------------------------------------- XML

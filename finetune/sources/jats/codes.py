@@ -58,9 +58,9 @@ def from_code(code: object) -> LicenceDecision:
 
 CC_URL = re.compile(
     r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/"
-    r"(?:licenses/(?P<name>by(?:-nc)?(?:-nd|-sa)?)(?:/(?P<version>[1-4]\.[015])(?:/(?P<where>[a-z]{2,3}|scotland))?)?"
+    r"(?:licenses/(?P<name>by(?:-nc)?(?:-nd|-sa)?)(?:/(?P<version>[1-4]\.[015])(?:/(?P<where>(?!n[cd]\b)[a-z]{2,3}|scotland))?)?"
     r"|publicdomain/(?P<public>zero|mark)/1\.0)"
-    r"(?:/(?:legalcode|deed)(?:[./][a-z]{2}(?:[-_][a-z]{2,4})?)?(?:\.txt)?)?/?(?:\?(?:ref=chooser-v1|lang=[a-z]{2}))?#?",
+    r"(?:/(?:legalcode|deed)(?:[./](?!n[cd]\b)[a-z]{2}(?:[-_][a-z]{2,4})?)?(?:\.txt)?)?/?(?:\?(?:ref=chooser-v1|lang=[a-z]{2}))?#?",
     re.IGNORECASE | re.ASCII,
 )
 

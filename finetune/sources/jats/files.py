@@ -25,6 +25,12 @@ from medllama.errors import InputError
 
 ARTICLES = (".xml", ".nxml", ".xml.gz", ".nxml.gz")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+# What tarfile takes into memory however long it is: extended headers, and names of members.
+LONG_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+LONGEST_HEADER = 1_000_000  # bytes
 BROKEN = (EOFError, OSError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
@@ -50,27 +56,40 @@ def articles_in(path: Path) -> list[Path]:
     return sorted(files)
 
 
-class Member(tarfile.TarInfo):
+def is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVES)
+
+
+class TarMember(tarfile.TarInfo):
     """A member of an archive. tarfile takes a header that is cut or damaged for the end; only the zeros of an end are one."""
 
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> Member:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> TarMember:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in LONG_HEADERS and member.size > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> TarMember:
         try:
             return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # which the stubs leave out
             raise
-        except tarfile.HeaderError as error:
+        except (
+            tarfile.HeaderError,
+            ValueError,
+        ) as error:  # ValueError: a number that is none, in a sparse file's header
             raise tarfile.ReadError(str(error)) from None
 
 
 def contents(path: Path, *, may_break_off: bool = False) -> Iterator[tuple[str, bytes | Dropped]]:
     """(place, bytes or what is wrong) for each article of a file or an archive."""
-    name = path.name.lower()
-    if name.endswith(ARCHIVES):
+    if is_archive(path):
         yield from _members(path, may_break_off)
         return
     try:
-        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
             yield str(path), file.read(MAXIMUM_BYTES + 1)  # one more than allowed, so that too much is seen
     except BROKEN as error:
         yield str(path), Dropped("file cannot be read", str(path), _said(error))
@@ -79,8 +98,9 @@ def contents(path: Path, *, may_break_off: bool = False) -> Iterator[tuple[str, 
 def _members(path: Path, may_break_off: bool) -> Iterator[tuple[str, bytes | Dropped]]:
     number = 0
     try:
-        with tarfile.open(path, "r|*", tarinfo=Member) as archive:
+        with tarfile.open(path, "r|*", tarinfo=TarMember) as archive:
             for member in archive:
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header that it has seen
                 if member.name.lower().endswith(ARTICLES):
                     place = f"{path}!{_printable(member.name)}"
                     content = _member(archive, member, place)

@@ -7,8 +7,9 @@
 Only what stands in the article's own <permissions> counts: not a figure's licence, a reference, a sub-article. A licence
 is told by a Creative Commons URL, spelled exactly, or by a known sentence that grants one by name. All that is said must name
 the same licence, and be known: elements and attributes by the lists below, prose by the phrases of wording.py. Whatever is left
-over is a reason not to decide, as are a beginning later than the article and PMC's own word against it. What is not decided is not
-open: the decision errs to that side only. This is an engineer's gate, no legal advice.
+over is a reason not to decide, as are a beginning later than the article, a note that names a licence which is not open, and PMC's
+own word against it. What is not decided is not open: the decision errs to that side only. This is an engineer's gate, no legal
+advice.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ HREF = f"{XLINK}href"
 NOTICES = ("copyright-statement", "copyright-year", "copyright-holder")
 BLOCKS = {"license_ref", "license-p", "p", "title", "break"}
 PICTURES = {"inline-graphic", "graphic"}
+NOTES = ("front/article-meta/author-notes", "front/notes", "back/notes", "back/fn-group")
+NAMES_A_LICENCE = re.compile(r"creative ?-?commons|\bcc", re.IGNORECASE)
 CLOSED_PICTURE = re.compile(r"(?:cc|by)[-_/]?(?:\w*[-_/])?n[cd]", re.IGNORECASE)
 
 # Attributes that say nothing of the terms, and the values of others that take nothing of a licence away.
@@ -40,6 +43,7 @@ SILENT_ATTRIBUTES = {
 KINDS = {"open-access", "openaccess", "open", "oa", "creative-commons", "creativecommons", "cc"}
 USES = {"vor", "textmining", "text-mining"}
 CODE_KIND = re.compile(r"cc[- ]?by((?:[- ]?(?:nc|nd|sa))*)(?:[- ]?[1-4]\.[05])?(?:[- ]?licen[cs]e)?")
+YEAR, MONTH, DATE = re.compile(r"\d{4}"), re.compile(r"\d{1,2}"), re.compile(r"[12]\d{3}(?:-\d\d(?:-\d\d)?)?", re.ASCII)
 
 
 def decide(article: Any) -> LicenceDecision:
@@ -54,11 +58,11 @@ def decide(article: Any) -> LicenceDecision:
     notices = [flattened(element) for element in found if element.tag in NOTICES]
     notice = ". ".join(f"© {text}" for text in notices if text)
     if not licences:
-        return _unless_denied(_decide_one([], notice), found, metadata)
+        return _unless_noted(_unless_denied(_decide_one([], notice), found, metadata), article)
     decided = _decide_one(*_declared_and_said(licences[0]))
     for other in licences[1:]:
         decided = agree(decided, _decide_one(*_declared_and_said(other)))
-    return _unless_denied(_unless_noticed(decided, notice), found, metadata)
+    return _unless_noted(_unless_denied(_unless_noticed(decided, notice), found, metadata), article)
 
 
 def flattened(element: Any) -> str:
@@ -159,12 +163,26 @@ def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) ->
     return decided
 
 
+def _unless_noted(decided: LicenceDecision, article: Any) -> LicenceDecision:
+    """The decision, unless a note to the article reserves all rights, or names a licence that is not open; of what, is not asked."""
+    if not decided.is_open:
+        return decided
+    for note in (note for path in NOTES for note in article.iterfind(path)):
+        text = flattened(note)
+        told = read(text).licences if NAMES_A_LICENCE.search(text) else ()
+        if "all rights reserved" in text.lower():
+            return undecided(f"{decided.evidence}; but a note reserves all rights")
+        if closed := next((each for each in told if not each.is_open), None):
+            return undecided(f"{decided.evidence}; but a note names {closed.licence}")
+    return decided
+
+
 def _denials(element: Any, published: str) -> Iterator[str]:
     """What the attributes of an element say beside the licence itself."""
     for name, value in element.attrib.items():
         said = value.strip().lower()
         if name == "start_date":
-            if said[:7] > published:
+            if not DATE.fullmatch(said) or said[:7] > published:
                 yield f"it begins on {shown(said)}, and the article is of {published or 'no date'}"
         elif name == "specific-use":
             if said not in USES | KINDS:
@@ -178,7 +196,7 @@ def _latest_publication(metadata: Any) -> str:
     dates = [
         f"{int(year):04d}-{int(month) if 1 <= int(month) <= 12 else 12:02d}"
         for date in metadata.iterfind("pub-date")
-        if (year := date.findtext("year", "").strip()).isdecimal()
-        and (month := date.findtext("month", "").strip() or "12").isdecimal()
+        if YEAR.fullmatch(year := date.findtext("year", "").strip())
+        and MONTH.fullmatch(month := date.findtext("month", "").strip() or "12")
     ]
     return max(dates, default="")

@@ -17,7 +17,7 @@ WIDTHS = "".join(map(chr, range(0x2000, 0x200B)))
 OTHER_SPACES = f"\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680{WIDTHS}\u2028\u2029\u202f\u205f\u3000"
 # A space before another, or before a sign that wants none. This and what follows begins with one character, which is found fast.
 NEEDLESS_SPACE = re.compile(f" (?=[ )\\]^.,;])(?: *(?= )|(?![.,;][^ {PARAGRAPH}{LINE}]))")
-EMPTY = (re.compile(r"\([\s,;.]*\)"), re.compile(r"\[[\s,;.]*\]"))
+EMPTY = (re.compile(r"\((?:e\.g\.|i\.e\.)?[\s,;.]*\)"), re.compile(r"\[[\s,;.]*\]"))
 EMPTY_WITH_SPACE = re.compile("|".join(f" ?{empty.pattern}" for empty in EMPTY))
 NEARBY = 120  # characters before a citation that may belong to it
 
@@ -39,7 +39,7 @@ GLUED = re.compile(r"[.,;:][^\W\d_]")
 LETTER = re.compile(r"[^\W\d_]{2}")  # a citation that holds a word is one by name: "Rossi et al. 2010"
 HEAD = re.compile(r"([\[(])\s*(?:(?:see|also|e\.g\.,?|reviewed in)\s*)*$")
 SEPARATOR = re.compile(r"\s*[;,]\s*|\s+and\s+")
-TAIL = re.compile(r"\s*[;,]\s*(?:(?:see|also|e\.g\.,?|and|reviewed in)\s*)*$")
+TAIL = re.compile(r"(?:\s*[;,]\s*|\s+and\b\s*)(?:(?:see|also|e\.g\.,?|and|reviewed in)\s*)*$")
 # "as described in [3]" and "see [3]" lose their last word too; "in [3], Rossi" begins anew.
 POINTERS = (
     "in",
@@ -160,7 +160,7 @@ def _joined(before: str, following: str) -> str:
     """`before`, ending so that `following` stands well behind it."""
     trimmed = before.rstrip()
     if following[:1] in (".", ",", ";", ":", ")", "]", "?", "!"):
-        if following in ".)]":
+        if following in ".,;)]":  # "(Rossi, 2010; Li, 2011)" -> "(Rossi; Li)"
             trimmed = trimmed.rstrip(" ,;")
         return trimmed[:-1] if following == "." and trimmed.endswith(".") else trimmed
     if trimmed == before and before and following and not following.isspace():

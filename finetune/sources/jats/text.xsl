@@ -56,13 +56,13 @@
     | index-term-range-end | table-wrap-foot | related-article | related-object | sec-meta | kwd-group | sub-article
     | response | abbrev/def | mixed-citation | element-citation | nlm-citation | citation | citation-alternatives | ref
     | private-char | copyright-statement | contrib-group | aff | author-notes | history | product | tex-math[../m:math]
-    | table | oasis-table | label
+    | table | oasis-table | label | rt | rp
     | m:annotation | m:annotation-xml | m:mphantom | m:merror"/>
 
   <!-- Sections of thanks, money, interests and files, wherever they stand: known by type or by title. -->
-  <xsl:variable name="left-out-titles">|acknowledgment|acknowledgments|acknowledgement|acknowledgements|funding|funding statement|funding information|funding sources|financial support|financial disclosure|financial disclosures|grant support|grants|sources of funding|source of funding|role of the funding source|role of funding source|funding acknowledgments|support|conflict of interest|conflicts of interest|conflict of interest statement|conflicts of interest statement|conflict of interests|conflict of interest disclosure|declaration of conflicting interests|declaration of competing interest|declaration of competing interests|declaration of interests|declaration of interest|declarations of interest|declarations|declaration|competing interests|competing interest|competing interest statement|competing interests statement|competing financial interests|disclosure|disclosures|disclosure statement|author disclosure statement|author contributions|authors contributions|author contribution|authors contribution|contributors|contributorship statement|credit authorship contribution statement|credit author statement|authorship contribution statement|associated data|consent|patient consent|informed consent statement|institutional review board statement|data availability|data availability statement|data accessibility|data sharing|data sharing statement|availability of data and materials|availability of data and material|data and materials availability|code availability|software availability|additional information|additional files|additional file|supporting information|supporting information available|supplementary information|supplementary material|supplementary materials|supplementary data|supplemental material|supplemental materials|supplemental information|supplemental data|electronic supplementary material|appendix a supplementary data|appendix a supplementary material|web extra|web resources|references|reference|bibliography|literature cited|further reading|abbreviations|list of abbreviations|abbreviations used|authors information|author information|orcid|orcid ids|pre-publication history|prepublication history|publishers note|publishers disclaimer|peer review|peer review information|provenance and peer review|transparent peer review|transparency statement|transparency declaration|consent for publication|patient consent for publication|ethics approval and consent to participate|accession numbers|disclaimer|copyright|license|open access|about the authors|author notes|ai use statement|declaration of generative ai and ai-assisted technologies in the writing process|</xsl:variable>
-  <xsl:variable name="capitals-and-signs">ABCDEFGHIJKLMNOPQRSTUVWXYZ.:;,*’'</xsl:variable>
-  <xsl:variable name="small-letters">abcdefghijklmnopqrstuvwxyz</xsl:variable>
+  <xsl:variable name="left-out-titles">|acknowledgment|acknowledgments and funding|acknowledgements and funding|funding and acknowledgments|funding and acknowledgements|funding source|funding and conflicts of interest|funding and conflict of interest|conflict of interest and funding|funding/support|financial support and sponsorship|grant information|acknowledgments|acknowledgement|acknowledgements|funding|funding statement|funding information|funding sources|financial support|financial disclosure|financial disclosures|grant support|grants|sources of funding|source of funding|role of the funding source|role of funding source|funding acknowledgments|support|conflict of interest|conflicts of interest|conflict of interest statement|conflicts of interest statement|conflict of interests|conflict of interest disclosure|declaration of conflicting interests|declaration of competing interest|declaration of competing interests|declaration of interests|declaration of interest|declarations of interest|declarations|declaration|competing interests|competing interest|competing interest statement|competing interests statement|competing financial interests|disclosure|disclosures|disclosure statement|author disclosure statement|author contributions|authors contributions|author contribution|authors contribution|contributors|contributorship statement|credit authorship contribution statement|credit author statement|authorship contribution statement|associated data|consent|patient consent|informed consent statement|institutional review board statement|data availability|data availability statement|data accessibility|data sharing|data sharing statement|availability of data and materials|availability of data and material|data and materials availability|code availability|software availability|additional information|additional files|additional file|supporting information|supporting information available|supplementary information|supplementary material|supplementary materials|supplementary data|supplemental material|supplemental materials|supplemental information|supplemental data|electronic supplementary material|appendix a supplementary data|appendix a supplementary material|web extra|web resources|references|reference|bibliography|literature cited|further reading|abbreviations|list of abbreviations|abbreviations used|authors information|author information|orcid|orcid ids|pre-publication history|prepublication history|publishers note|publishers disclaimer|peer review|peer review information|provenance and peer review|transparent peer review|transparency statement|transparency declaration|consent for publication|patient consent for publication|ethics approval and consent to participate|accession numbers|disclaimer|copyright|license|open access|about the authors|author notes|ai use statement|declaration of generative ai and ai-assisted technologies in the writing process|</xsl:variable>
+  <xsl:variable name="capitals-and-signs">ABCDEFGHIJKLMNOPQRSTUVWXYZ&#xA0;.:;,*’'0123456789</xsl:variable>
+  <xsl:variable name="small-letters">abcdefghijklmnopqrstuvwxyz </xsl:variable>  <!-- and signs and numbers are nothing -->
   <xsl:template match="sec | app">
     <xsl:variable name="title" select="concat('|', normalize-space(translate(title, $capitals-and-signs, $small-letters)), '|')"/>
     <xsl:if test="not((string-length($title) &gt; 2 and contains($left-out-titles, $title))
@@ -90,7 +90,20 @@
     <xsl:text>&paragraph;</xsl:text>
     <xsl:apply-templates/>
     <xsl:apply-templates select="fig | fig-group | table-wrap | table-wrap-group | boxed-text" mode="float"/>
+    <xsl:call-template name="paragraph-goes-on"/>
   </xsl:template>
+
+  <xsl:template match="disp-quote">
+    <xsl:apply-templates/>
+    <xsl:call-template name="paragraph-goes-on"/>
+  </xsl:template>
+
+  <!-- What follows a block inside of a paragraph is a paragraph of its own, and glued to nothing. -->
+  <xsl:template name="paragraph-goes-on">
+    <xsl:if test="parent::p">&paragraph;</xsl:if>
+  </xsl:template>
+
+  <xsl:template match="block-alternatives"><xsl:apply-templates select="*[1]"/></xsl:template>
 
   <!-- What floats comes behind its paragraph, so that no sentence is cut in two. -->
   <xsl:template match="p/fig | p/fig-group | p/table-wrap | p/table-wrap-group | p/boxed-text"/>
@@ -122,7 +135,8 @@
   </xsl:template>
 
   <xsl:template match="list-item/p | def/p | speech/p | td/p | th/p">
-    <xsl:if test="preceding-sibling::p">&line;</xsl:if>
+    <xsl:variable name="before" select="preceding-sibling::*[1]"/>
+    <xsl:if test="$before[not(self::label or self::title or self::speaker)]">&line;</xsl:if>
     <xsl:apply-templates/>
     <xsl:apply-templates select="fig | fig-group | table-wrap | table-wrap-group | boxed-text" mode="float"/>
   </xsl:template>
@@ -134,11 +148,13 @@
     <xsl:apply-templates select="speaker"/>
     <xsl:text>: </xsl:text>
     <xsl:apply-templates select="*[not(self::speaker)]"/>
+    <xsl:call-template name="paragraph-goes-on"/>
   </xsl:template>
 
   <xsl:template match="statement">
     <xsl:if test="label">&paragraph;<xsl:value-of select="label"/></xsl:if>
     <xsl:apply-templates/>
+    <xsl:call-template name="paragraph-goes-on"/>
   </xsl:template>
 
   <!-- ================================================================================== figures, tables and boxes -->
@@ -147,6 +163,10 @@
   <xsl:template match="fig | fig-group | table-wrap | table-wrap-group" mode="float"><xsl:call-template name="float"/></xsl:template>
   <xsl:template match="boxed-text"><xsl:call-template name="box"/></xsl:template>
   <xsl:template match="boxed-text" mode="float"><xsl:call-template name="box"/></xsl:template>
+  <xsl:template match="chem-struct-wrap | chem-struct-wrapper">
+    <xsl:call-template name="box"/>
+    <xsl:call-template name="paragraph-goes-on"/>
+  </xsl:template>
 
   <xsl:template name="float">
     <xsl:if test="$captions = 'yes'">
@@ -190,7 +210,13 @@
     </xsl:if>
   </xsl:template>
 
-  <xsl:template match="table" mode="cells">
+  <!-- An array is the cells of a table without one around them. -->
+  <xsl:template match="array">
+    <xsl:if test="$tables = 'yes'"><xsl:apply-templates select="." mode="cells"/></xsl:if>
+    <xsl:call-template name="paragraph-goes-on"/>
+  </xsl:template>
+
+  <xsl:template match="table | array" mode="cells">
     <xsl:text>&paragraph;</xsl:text>
     <!-- The table's own rows: one in a cell writes its rows there, and only there. -->
     <xsl:for-each select="tr | thead/tr | tbody/tr | tfoot/tr">
@@ -253,15 +279,20 @@
   <xsl:template match="disp-formula">
     <xsl:text>&line;</xsl:text>
     <xsl:call-template name="formula"/>
-    <xsl:if test="normalize-space(label)">
-      <xsl:value-of select="concat(' (', translate(normalize-space(label), '()', ''), ')')"/>
-    </xsl:if>
+    <xsl:call-template name="formula-number"/>
     <xsl:text>&line;</xsl:text>
   </xsl:template>
 
   <xsl:template match="sec/disp-formula | body/disp-formula">
     <xsl:text>&paragraph;</xsl:text>
     <xsl:call-template name="formula"/>
+    <xsl:call-template name="formula-number"/>
+  </xsl:template>
+
+  <xsl:template name="formula-number">
+    <xsl:if test="normalize-space(label)">
+      <xsl:value-of select="concat(' (', translate(normalize-space(label), '()', ''), ')')"/>
+    </xsl:if>
   </xsl:template>
 
   <!-- One of the forms in which a formula is given; a picture alone is shown as such, so that a sentence has no hole. -->
@@ -330,14 +361,17 @@
     <xsl:apply-templates select="*[1]"/>
     <xsl:apply-templates select="*[2]" mode="group"><xsl:with-param name="sign">^</xsl:with-param></xsl:apply-templates>
   </xsl:template>
+  <!-- Behind a sign with scripts, such as a sum, begins what it is of. -->
   <xsl:template match="m:msub | m:munder">
     <xsl:apply-templates select="*[1]"/>
     <xsl:apply-templates select="*[2]" mode="group"><xsl:with-param name="sign">_</xsl:with-param></xsl:apply-templates>
+    <xsl:if test="*[1][self::m:mo]"><xsl:text> </xsl:text></xsl:if>
   </xsl:template>
   <xsl:template match="m:msubsup | m:munderover">
     <xsl:apply-templates select="*[1]"/>
     <xsl:apply-templates select="*[2]" mode="group"><xsl:with-param name="sign">_</xsl:with-param></xsl:apply-templates>
     <xsl:apply-templates select="*[3]" mode="group"><xsl:with-param name="sign">^</xsl:with-param></xsl:apply-templates>
+    <xsl:if test="*[1][self::m:mo]"><xsl:text> </xsl:text></xsl:if>
   </xsl:template>
   <xsl:template match="m:mover">
     <xsl:apply-templates select="*[1]"/>

@@ -56,10 +56,11 @@ NO_NAME = (
     r"|cop(?:y|ies|ying)|permi\w*|licen[cs]e[sd]?|terms?|conditions?|restrict\w*|\w*commercial\w*|noncom\w*|\w*deriv\w*|contracts?"
     r"|consent\w*|subscri\w*|embargo\w*|fees?|paid|payment|sale|exclusive\w*|proprietary|confidential|closed|until|after|before|from"
     r"|personal|private|prohibit\w*|forbid\w*|purposes?|distribut\w*|re-?publi\w*|available|this|these|creative|commons"
-    r"|open[- ]access|an open|withdrawn|retracted|by-n\w*|modif\w*|adapt\w*|unauthori[sz]ed|see|contact|ask"
+    r"|open[- ]access|an open|withdrawn|retracted|by[-_]\w*|ccby\w*|modif\w*|adapt\w*|unauthori[sz]ed|see|contact|ask"
     r"|requires?|needs?|obtain\w*|appl(?:y|ies)|subject|government|foreign|for|delayed|partial\w*|hybrid|data(?:sets?)?|metadata"
     r"|software|code|images?|videos?|appendi\w+|preprints?|manuscripts?|abstracts?|figures?|tables?|supplement\w*|alle|rechte|vorbehalten|tous|droits"
-    r"|derechos|diritti|direitos|reservados|riservati|interdit\w*|prohibid\w*|verboten)(?!\w))"
+    r"|derechos|diritti|direitos|reservados|riservati|interdit\w*|prohibid\w*|verboten|must|shall|should|cannot|readers?|pays?|payable"
+    r"|strictly|formerly|previously|proposed|pending|approv\w*|expir\w*|revok\w*|draft\w*)(?!\w))"
     r"|In\b|in (?=the\b)|[Tt]he (?=(?:images|use|article|work|material|content|full|original|data|version|final)\b)"
 )
 SMALL_WORDS = (
@@ -87,8 +88,9 @@ BODIES = (
     "Institution",
 )
 FOR = rf"(?:{'|'.join(f'(?<={body} )' for body in BODIES)})for(?= (?:the )?{CAPITAL})"
+COMPOUND = rf"(?:[\w']+[/@&-]+)+(?:(?i:\w*commercial\w*|\w*deriv\w*|n[cd]|only)(?!\w)|{LICENCE})"  # Attribution-NoDerivs, Ex-CC BY
 WORD = (
-    rf"(?:{KNOWN_NAMES}|{FOR}|(?!{NO_NAME})(?:(?:{CAPITAL}\w{{0,2}}|Corp|Assoc|Univ|Publ|Acad|al)\.(?!\w)|{CAPITAL}(?:[\w'&/@-]|\.(?=\w))*"
+    rf"(?:{KNOWN_NAMES}|{FOR}|(?!{NO_NAME}|{COMPOUND})(?:(?:{CAPITAL}\w{{0,2}}|Corp|Assoc|Univ|Publ|Acad|al)\.(?!\w)|{CAPITAL}(?:[\w'&/@-]|\.(?=\w))*"
     rf"|{SMALL_WORDS}|(?:[a-z]|al)['-]{CAPITAL}[\w'-]*|[12]\d{{3}}(?:-\d{{2,4}})?(?!\d)|\d\d?\.\d\d?\.[12]\d{{3}}(?!\d)|[&|©]))"
 )
 # A full stop ends the names, unless what follows says who published, or when.

@@ -16,6 +16,7 @@ import io
 import json
 import re
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -144,6 +145,9 @@ class Fetcher:
         try:
             metadata = parse_metadata(content, name, self.bucket.name)
         except Malformed as error:
+            self._path(name, ".json").unlink(
+                missing_ok=True
+            )  # what a proxy said about its maintenance is asked for again
             return Dropped(error.reason, wanted.place, error.detail)
         if refusal := metadata.refusal(open_only=self.settings.open_only):
             return Dropped(refusal, wanted.place, f"{name}: {metadata.licence.evidence}", is_bad=False)
@@ -282,6 +286,6 @@ def _inventory_rows(files: list[Path]) -> Iterator[tuple[str, int, str, str]]:
                             row[3].strip('"') if len(row) > 3 else "",
                             f"{path.name}:{number}",
                         )
-        except (OSError, EOFError, csv.Error) as error:
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
             path.unlink()
             raise InputError(f"{path} is damaged: {error}", hint="it was removed; run again to fetch it anew") from None

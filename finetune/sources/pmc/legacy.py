@@ -10,18 +10,23 @@ An article that no list names is judged by itself.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from finetune.data.records import Dropped
-from finetune.sources.jats.codes import LicenceDecision, from_code, undecided
+from finetune.sources.jats.codes import LicenceDecision, agree, from_code, undecided
 from finetune.sources.jats.files import articles_in, contents
 from finetune.sources.pmc.fetch import Fetched
 from finetune.sources.pmc.metadata import parse_pmcid
+from finetune.sources.tables import csv_rows
 from medllama.errors import InputError
 
 COLUMNS = {"accession id": "id", "accessionid": "id", "license": "licence", "retracted": "retracted"}
-RETRACTED = undecided("the list calls it retracted")
+STATED_ID = re.compile(rb"""pub-id-type=["']pmc(?:id)?["'][^>]{0,200}>\s{0,9}((?:PMC)?\d{1,12})""", re.IGNORECASE)
+RETRACTED, UNTOLD = undecided("the list calls it retracted"), from_code(None)
+licence_of = lru_cache(from_code)  # one decision for the millions of rows that say the same
 
 
 def files(folder: Path) -> list[Path]:
@@ -48,8 +53,8 @@ def articles(folder: Path, *, may_break_off: bool = False) -> Iterator[Fetched |
             if isinstance(content, Dropped):
                 yield content
                 continue
-            document_id = _document_id(place)
-            licence = told.get(document_id, from_code(None))
+            document_id = _document_id(place) or _stated_id(content)
+            licence = told.get(document_id, UNTOLD)
             if licence is RETRACTED:
                 yield Dropped("retracted", place, document_id, is_bad=False)
             else:
@@ -59,22 +64,23 @@ def articles(folder: Path, *, may_break_off: bool = False) -> Iterator[Fetched |
 def _read_list(path: Path, told: dict[str, LicenceDecision]) -> Iterator[Dropped]:
     """Add the rows of a list to `told`; a row that cannot be understood is yielded."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
-        header = [COLUMNS.get(name.strip().lower(), "") for name in next(reader, [])]
-        if not {"id", "licence"} <= set(header):
-            raise InputError(
-                f"{path} has no columns Accession ID and License", hint="it may be cut short; fetch it again"
-            )
-        for row in reader:
-            values = dict(zip(header, row, strict=False))
-            identity = parse_pmcid(values.get("id", ""))
-            if identity is None or "licence" not in values:
-                yield Dropped("no row of a file list", f"{path}:{reader.line_num}", ascii(",".join(row))[:60])
-                continue
-            retracted = values.get("retracted", "no").strip().lower() not in ("no", "false", "n", "")
-            decision = RETRACTED if retracted else from_code(values["licence"])
-            if told.get(identity[0]) is not RETRACTED:
-                told[identity[0]] = decision
+        header = {COLUMNS.get(name.strip().lower(), "") for name in next(csv.reader(file), [])}
+    if not {"id", "licence"} <= header:
+        raise InputError(f"{path} has no columns Accession ID and License", hint="it may be cut short; fetch it again")
+    for row in csv_rows(path):
+        if isinstance(row, Dropped):
+            yield row
+            continue
+        place, cells = row
+        values = {COLUMNS[name]: cell for key, cell in cells.items() if (name := key.lower()) in COLUMNS}
+        identity = parse_pmcid(values["id"])
+        if identity is None:
+            yield Dropped("no row of a file list", place, ascii(values["id"])[:60])
+            continue
+        retracted = values.get("retracted", "no").strip().lower() not in ("no", "false", "n", "")
+        known = told.get(identity[0], UNTOLD)
+        if retracted or known is not RETRACTED:
+            told[identity[0]] = RETRACTED if retracted else agree(known, licence_of(values["licence"]))
 
 
 def _document_id(place: str) -> str:
@@ -85,3 +91,10 @@ def _document_id(place: str) -> str:
         if identity and part[:3].upper() == "PMC":
             return identity[0]
     return ""
+
+
+def _stated_id(content: bytes) -> str:
+    """The article's own word, in copies whose files have names of another kind. Its identifiers come before those of others."""
+    match = STATED_ID.search(content)
+    identity = parse_pmcid(match[1].decode()) if match else None
+    return identity[0] if identity else ""

@@ -79,6 +79,8 @@ BOILERPLATE = [
     "This is an open access article distributed under the terms of the Creative Commons Attribution License (CC BY).",
     "This is an Open Access article, which permits use, distribution under the licence CC BY 4.0.",
     "© 2021 by the authors. Licensee MDPI, Basel, Switzerland.",
+    "(c) 2021 Rossi et al. All rights reserved.",
+    "(C) The Authors, licensee BioMed Central.",
     "Copyright © 2020 Smith et al. This is an open-access article distributed under the terms of the licence.",
     "This article is licensed under a Creative Commons Attribution 4.0 International License.",
     "All claims expressed in this article are solely those of the authors and do not represent others.",
@@ -90,6 +92,9 @@ MEDICINE = [
     "This is an open fracture of the tibia, treated with licensed antibiotics.",
     "The window of treatment is open in a separate cohort.",
     "Copyright is not discussed here.",
+    "(c) Patients had open access to the clinic.",
+    "(c) Open access endoscopy was used by 40% of the practices.",
+    "Open in a new window of opportunity, treatment begins within days.",
     "Swelling remains neutral with regard to posture.",
     "Patients were licensed drivers. The drug was distributed under the supervision of a nurse.",
 ]
@@ -114,6 +119,13 @@ def test_a_line_inside_a_paragraph_goes_too() -> None:
         without_boilerplate("Figure 1\nOpen in a separate window\nRates of gout", Counter())
         == "Figure 1\nRates of gout"
     )
+
+
+def test_a_paragraph_of_such_lines_alone_leaves_no_gap() -> None:
+    done: Counter[str] = Counter()
+    lines = "Open in a separate window\nopen in a new window"
+    assert without_boilerplate(f"Gout.\n\n{lines}\n\nRates of gout", done) == "Gout.\n\nRates of gout"
+    assert done["boilerplate"] == 2
 
 
 @pytest.mark.parametrize(

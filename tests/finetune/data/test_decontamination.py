@@ -216,3 +216,39 @@ def test_the_half_of_pubmedqa_that_trains_is_no_evaluation_set(tmp_path: Path) -
     assert [place.rpartition("#")[2] for place, _ in evaluation_rows(tmp_path / "ori_pqal.json")] == ["1", "2"]
     (tmp_path / "test_ground_truth.json").write_text('{"2": "yes"}')
     assert [place.rpartition("#")[2] for place, _ in evaluation_rows(tmp_path / "ori_pqal.json")] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("dev.json", {"opa": "Aspirin", "opb": "Uric acid", "opc": "Iron", "opd": "Lead", "cop": 2}),
+        ("dev.jsonl", {"opa": "Aspirin", "opb": "Uric acid", "opc": "Iron", "opd": "Lead", "cop": "2"}),
+        ("mmlu.jsonl", {"choices": ["Aspirin", "Uric acid", "Iron", "Lead"], "answer": 1}),
+        ("mmlu.json", {"choices": ["Aspirin", "Uric acid", "Iron", "Lead"], "answer": 1}),
+        ("medqa.jsonl", {"ending0": "Aspirin", "ending1": "Uric acid", "ending2": "Iron", "ending3": "Lead", "label": 1}),
+        ("open.jsonl", {"answer": "Uric acid"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("question", "text", "overlaps"),
+    [
+        (TWELVE, f"Tell me. {TWELVE}?", True),
+        (SHORT, f"{SHORT} Crystals of uric acid.", True),
+        (SHORT, f"{SHORT} Iron in the blood.", False),  # a wrong option
+        ("Why is this so?", "Aspirin, uric acid, iron, lead.", False),
+    ],
+)
+def test_short_questions_in_their_publishers_forms_are_found(
+    tmp_path: Path, name: str, row: dict[str, Any], question: str, text: str, overlaps: bool
+) -> None:
+    asked = {"sent1": question, "sent2": ""} if "ending0" in row else {"question": question}
+    write_jsonl(tmp_path / name, [{"id": "1", **asked, **row}])
+    items = [item_of(found, name, place) for place, found in evaluation_rows(tmp_path / name)]
+    assert bool(EvaluationIndex.of(filter(None, items)).overlaps([text])) is overlaps
+
+
+def test_what_the_hub_calls_the_first_option_is_told_by_its_rows(tmp_path: Path) -> None:
+    row = {"question": SHORT, "opa": "Aspirin", "opb": "Uric acid", "opc": "Iron", "opd": "Lead"}
+    for first, cops in ((0, (1, 0)), (1, (2, 4))):
+        write_jsonl(tmp_path / "validation.json", [{**row, "cop": cop} for cop in cops])
+        assert next(evaluation_rows(tmp_path / "validation.json"))[1]["answer"] == "Uric acid", first

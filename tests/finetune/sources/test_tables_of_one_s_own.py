@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.sources import parse
-from finetune.sources.tables import rows
+from finetune.sources.tables import json_table_rows, rows
 from medllama.errors import InputError
 from tests.finetune.sources.reading import outcomes, reasons, records, spoken, write_csv, write_jsonl
 
@@ -126,3 +126,25 @@ def test_a_file_of_another_format_is_told_by_its_name(tmp_path: Path, kind: str,
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(InputError, match=said):
         outcomes(f"{kind}:{tmp_path}/t")
+
+
+@pytest.mark.parametrize("content", ["[" * 3000, "[" + '{"a":' * 3000, "[" * 3000 + "]" * 3000])
+def test_json_of_nothing_but_brackets_is_refused(tmp_path: Path, content: str) -> None:
+    """The parser keeps the whole path to each: a hundred kilobytes of brackets would take all memory."""
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(InputError, match=r"list\.json#1: not JSON.* brackets in brackets"):
+        list(rows(tmp_path / "list.json"))
+    (tmp_path / "table.json").write_text('{"1": ' + content)
+    with pytest.raises(InputError, match=r"table\.json#.*brackets in brackets"):
+        list(json_table_rows(tmp_path / "table.json"))
+
+
+def test_blank_lines_before_a_header_hide_nothing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("\n\r\nquestion,answer\nq,a\nq2\n")
+    assert reasons(f"csv:{tmp_path}/t.csv") == ["kept", "another width"]
+
+
+def test_a_json_list_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_text(' [{"QUESTION": "q"}]')
+    with pytest.raises(InputError, match=r"table\.json is no JSON object"):
+        list(json_table_rows(tmp_path / "table.json"))

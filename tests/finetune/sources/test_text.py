@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,20 @@ def test_paragraphs_lose_blank_lines_only_and_know_their_line(text: str) -> None
     assert "".join("".join(body for _, body in found).split()) == "".join(text.split())
     for line, body in found:
         assert body.split("\n")[0].strip() in text.split("\n")[line - 1]
+
+
+def test_a_text_without_blank_lines_is_not_taken_into_memory_as_a_whole(tmp_path: Path) -> None:
+    line = "Gout hurts, and it is uric acid that makes it hurt.\n"
+    (tmp_path / "notes.txt").write_text(line * 100_000)  # 5 MB
+    tracemalloc.start()
+    try:
+        lengths = [
+            len(found.content["text"])
+            for found in read(parse(f"text:{tmp_path}/notes.txt"))
+            if isinstance(found, Record)
+        ]
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert max(lengths) <= SECTION_CHARACTERS
+    assert sum(lengths) > 100_000 * len(line) * 0.99

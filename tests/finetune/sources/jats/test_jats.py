@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from lxml import etree
 from finetune.data.records import Dropped, Malformed, Record
 from finetune.sources import load_source, parse
 from finetune.sources.jats.article import MAXIMUM_BYTES, read_articles
+from finetune.sources.jats.files import contents
 from medllama.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -130,6 +132,54 @@ def test_broken_containers_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.xml.gz").write_bytes(gzip.compress(ARTICLE.encode())[:-12])
     (tmp_path / "b.nxml.gz").write_bytes(b"no gzip at all")
     assert [each.reason for each in outcomes(tmp_path) if isinstance(each, Dropped)] == ["file cannot be read"] * 2
+
+
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """tarfile takes a member's name into memory however long it is, and gzip makes gigabytes of zeros small."""
+    make_tar(tmp_path / "a.tar", {"fine.xml": ARTICLE.encode()})
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 2_000_000_000
+    with (tmp_path / "a.tar").open("r+b") as file:
+        file.seek(512 + 512 * -(-len(ARTICLE) // 512))  # behind the article
+        file.write(long_name.tobuf() + bytes(10_000))
+    with pytest.raises(InputError, match="breaks off after 1 article: a header of 2,000,000,000 bytes"):
+        outcomes(tmp_path)
+
+
+def test_a_header_that_makes_no_sense_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.xml")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"}
+        member.size = len(ARTICLE)
+        archive.addfile(member, io.BytesIO(ARTICLE.encode()))  # whose first line is no number, as that of sparse files
+    with pytest.raises(InputError, match="breaks off after 0 articles"):
+        outcomes(tmp_path)
+
+
+def test_the_names_in_an_archive_are_not_all_held(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(4000):
+            archive.addfile(tarfile.TarInfo(f"figures/{number}.jpg"))
+    tracemalloc.start()
+    try:
+        assert list(contents(tmp_path / "a.tar")) == []
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+LONG = "9" * 5000  # Python makes no number of so many digits
+
+
+def test_numbers_of_any_length_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(
+        ARTICLE.replace("13900", LONG).replace(
+            "<permissions>", f"<pub-date><month>{LONG}</month><year>{LONG}</year></pub-date><permissions>"
+        )
+    )
+    [found] = outcomes(tmp_path)
+    assert isinstance(found, Record)
+    assert found.document_id == "a"
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

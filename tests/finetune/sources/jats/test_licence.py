@@ -213,6 +213,8 @@ TYPOS = [
     "http://creativecommons.org/licenses/by_nc/4.0/",
     "http://creativecommons.org/licenses/by/nc/4.0/",
     "http://creativecommons.org/licenses/by-nc-nd-sa/4.0/",
+    "http://creativecommons.org/licenses/by/4.0/nc/",
+    "http://creativecommons.org/licenses/by/4.0/deed.nc-nd",
     "http://creativecommons.org.example.com/licenses/by/4.0/",
     "http://example.com/creativecommons.org/licenses/by/4.0/",
     "http://example.com/?u=http://creativecommons.org/licenses/by/4.0/",
@@ -249,6 +251,9 @@ def test_a_url_that_is_not_exactly_a_licence_is_not_open(target: str) -> None:
         ('specific-use="vor"', True),
         ('start_date="2024-12-03"', False),  # an embargo of half a year
         ('start_date="2099-01-01"', False),
+        ('start_date="1 January 2099"', False),
+        ('start_date="01/01/2099"', False),
+        ('start_date=""', False),
         ('specific-use="am"', False),
         ('specific-use="accepted-manuscript"', False),
         ('content-type="tdm"', False),
@@ -376,3 +381,19 @@ def test_any_text_gets_a_decision(text: str) -> None:
     except ValueError:  # not an XML character
         return
     assert decide(root).evidence
+
+
+@pytest.mark.parametrize(
+    ("front", "rest", "is_open"),
+    [
+        ("<author-notes><fn><p>This article is licensed under CC BY-NC 4.0.</p></fn></author-notes>", "", False),
+        ("<author-notes><fn><p>This article is licensed under CC BY 4.0.</p></fn></author-notes>", "", True),
+        ("<author-notes><fn><p>All rights reserved.</p></fn></author-notes>", "", False),
+        ("<author-notes><fn><p>Both authors commented on the work.</p></fn></author-notes>", "", True),
+        ("", f'<back><notes><ext-link xlink:href="{BY.replace("by", "by-nc-nd")}">Terms</ext-link></notes></back>', False),
+        ("", "<back><fn-group><fn><p>CC BY-NC-ND 4.0</p></fn></fn-group></back>", False),
+        ("", "<back><fn-group><fn><p>No conflict of interest.</p></fn></fn-group></back>", True),
+    ],
+)  # fmt: skip
+def test_a_note_that_names_another_licence_takes_it_back(front: str, rest: str, is_open: bool) -> None:
+    assert decided(f'<license xlink:href="{BY}"/>', front=front, rest=rest).is_open is is_open

@@ -78,6 +78,69 @@ def test_what_is_no_text_of_the_article_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
+    "block",
+    [
+        "<disp-quote><p>said so</p></disp-quote>",
+        "<preformat>said so</preformat>",
+        "<code>said so</code>",
+        "<verse-group><verse-line>said so</verse-line></verse-group>",
+        "<speech><speaker>A</speaker><p>said so</p></speech>",
+        "<statement><p>said so</p></statement>",
+        "<disp-formula-group><disp-formula>said so</disp-formula></disp-formula-group>",
+    ],
+)
+def test_what_follows_a_block_in_a_paragraph_is_glued_to_nothing(block: str) -> None:
+    before, said, behind = text(f"<p>Before{block}behind <italic>it</italic>.</p>")
+    assert (before, said.removeprefix("A: "), behind) == ("Before", "said so", "behind it.")
+
+
+def test_a_paragraph_behind_a_list_of_an_item_is_a_line_of_its_own() -> None:
+    inner = "<list><list-item><p>inner</p></list-item></list>"
+    assert text(f"<list><list-item><label>(a)</label><p>one</p>{inner}<p>behind</p></list-item></list>") == [
+        "(a) one\n- inner\nbehind"
+    ]
+    assert text(f"<list><list-item>{inner}<p>behind</p></list-item></list>") == ["-\n- inner\nbehind"]
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["5. Acknowledgements", "6 Funding", "<bold>FUNDING</bold>", "Competing&#160;interests", "Acknowledgments and funding",
+     "Financial support and sponsorship"],
+)  # fmt: skip
+def test_thanks_and_money_are_left_out_whatever_their_number(title: str) -> None:
+    assert text(f"<sec><title>{title}</title><p>x</p></sec><sec><title>2 Support vectors</title><p>y</p></sec>") == [
+        "2 Support vectors",
+        "y",
+    ]
+
+
+def test_the_number_of_a_formula_stands_behind_it() -> None:
+    formula = f"<disp-formula>{MATH.format('x')}<label>(2)</label></disp-formula>"
+    assert text(formula) == ["x (2)"]
+    assert text(f"<p>{formula}</p>") == ["x (2)"]
+
+
+def test_an_array_and_a_structure_are_glued_to_nothing() -> None:
+    array = "<array><tbody><tr><td>1</td><td>2</td></tr></tbody></array>"
+    assert text(f"<p>Before{array}behind.</p>{array}") == ["Before", "behind."]
+    content = f"<article {NAMESPACES}><front/><body>{array}</body></article>".encode()
+    assert read_articles(content, Options(tables=True))[0].text == "1\t2"
+    salt = "<label>(I)</label><caption><title>Salt</title></caption><chem-struct>NaCl</chem-struct>"
+    assert text(f"<p>Before<chem-struct-wrap>{salt}</chem-struct-wrap>behind.</p>") == [
+        "Before",
+        "(I). Salt. NaCl",
+        "behind.",
+    ]
+
+
+def test_of_alternatives_one_is_written() -> None:
+    assert text("<block-alternatives><p>one</p><boxed-text><p>the same</p></boxed-text></block-alternatives>") == [
+        "one"
+    ]
+    assert paragraph("<ruby><rb>gout</rb><rp>(</rp><rt>gaut</rt><rp>)</rp></ruby>") == "gout"
+
+
+@pytest.mark.parametrize(
     ("written", "read"),
     [
         (f"Gout hurts [{cite('1')}].", "Gout hurts."),
@@ -98,9 +161,17 @@ def test_what_is_no_text_of_the_article_is_left_out() -> None:
         (f"Gout hurts ({cite('Rossi, 2010')}; {cite('Bianchi et al. 2011')}).", "Gout hurts."),
         (f"Gout hurts (see also {cite('Rossi, 2010')} and references therein).", "Gout hurts."),
         (f"Gout hurts ([{cite('63')}] and references therein), it seems.", "Gout hurts, it seems."),
+        (
+            f"Gout hurts (Rossi &amp; Li, {cite('2010')}; Bianchi et al., {cite('2011')}).",
+            "Gout hurts (Rossi & Li; Bianchi et al.).",
+        ),
+        (f"As Rossi, {cite('2010')}, says.", "As Rossi, says."),
+        ("The fish (e.g., <inline-graphic/>) swam.", "The fish swam."),
         (f"Gout hurts (in mice; {cite('Rossi, 2010')}).", "Gout hurts (in mice)."),
         (f"Gout hurts ({cite('Rossi, 2010')}; in mice).", "Gout hurts (in mice)."),
         (f"Gout hurts (n = 5; [{cite('2')}]).", "Gout hurts (n = 5)."),
+        (f"Gout hurts (Fig. 7 and [{cite('2')}]).", "Gout hurts (Fig. 7)."),
+        (f"Gout hurts (Fig. 7 and {cite('Rossi, 2010')}) at night.", "Gout hurts (Fig. 7) at night."),
         (f"It was made as described in [{cite('2')}].", "It was made as described."),
         (f"It was shown by ref. {cite('2')} too.", "It was shown too."),
         (f"Before. In [{cite('2')}], mice ran.", "Before. Mice ran."),
@@ -170,6 +241,8 @@ def test_a_formula_is_written_once(written: str, read: str) -> None:
          "<mml:mrow><mml:mi>a</mml:mi><mml:mo>+</mml:mo><mml:mi>b</mml:mi></mml:mrow></mml:mfrac>", "1/(a + b)"),
         ("<mml:msup><mml:mi>x</mml:mi><mml:mn>2</mml:mn></mml:msup>", "x^2"),
         ("<mml:msubsup><mml:mi>x</mml:mi><mml:mi>i</mml:mi><mml:mn>2</mml:mn></mml:msubsup>", "x_i^2"),
+        ("<mml:munder><mml:mo>∑</mml:mo><mml:mi>i</mml:mi></mml:munder><mml:mi>x</mml:mi>", "∑_i x"),
+        ("<mml:munderover><mml:mo>∑</mml:mo><mml:mi>i</mml:mi><mml:mi>n</mml:mi></mml:munderover><mml:mi>x</mml:mi>", "∑_i^n x"),
         ("<mml:msqrt><mml:mi>x</mml:mi></mml:msqrt>", "sqrt(x)"),
         ("<mml:mover><mml:mi>x</mml:mi><mml:mo>¯</mml:mo></mml:mover>", "x̄"),
         ("<mml:mi>log</mml:mi><mml:mi>x</mml:mi>", "log x"),
@@ -254,12 +327,56 @@ def test_notices_and_retracted_articles_are_told() -> None:
         ("corrected-article", "Correction: On gout", ""),
         ("research-article", "Retraction of the lips in gout", ""),
         ("research-article", "Correction of low sodium", ""),
+        ("other", "Statement of Retraction: On gout", "retraction"),
+        ("other", "RETRACTION STATEMENT: On gout", "retraction"),
     ],
 )
 def test_a_notice_is_told_by_its_type_in_any_spelling_or_by_its_title(kind: str, title: str, notice: str) -> None:
     xml = f"<article article-type='{kind}'><front><article-meta><title-group><article-title>{title}</article-title>"
     [found] = read_articles(f"{xml}</title-group></article-meta></front></article>".encode())
     assert found.notice == notice
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind", "related", "notice"),
+    [
+        ("Retraction", "other", "", "retraction"),
+        ("Erratum", "other", "", "correction"),
+        (" Corrigenda ", "letter", "", "correction"),
+        ("Correctional health", "other", "", ""),
+        ("Letters", "letter", "corrected-article", "correction"),
+        ("Research", "research-article", "corrected-article", ""),  # corrected, and published anew
+        ("Research", "research-article", "retracted-article", "retraction"),
+    ],
+)
+def test_a_notice_is_told_by_its_heading_or_by_what_it_links_to(
+    heading: str, kind: str, related: str, notice: str
+) -> None:
+    front = f"<article-categories><subj-group><subject>{heading}</subject></subj-group></article-categories>"
+    front += f'<related-article related-article-type="{related}"/>' if related else ""
+    assert article("", front=front, attributes=f'article-type="{kind}"').notice == notice
+
+
+@pytest.mark.parametrize(
+    ("title", "is_retracted"),
+    [
+        ("RETRACTED: On gout", True),
+        ("RETRACTED ARTICLE On gout", True),
+        ("Retracted Article: On gout", True),
+        ("[Retracted] On gout", True),
+        ("Retracted – On gout", True),
+        ("WITHDRAWN: On gout", True),
+        ("Retracted nipples in women with gout", False),
+        ("Retracted articles on gout: a survey", False),
+        ("Withdrawn drugs of the last century", False),
+    ],
+)
+def test_a_retracted_article_is_told_by_its_title_and_an_article_on_what_is_retracted_is_none(
+    title: str, is_retracted: bool
+) -> None:
+    xml = f"<article><front><article-meta><title-group><article-title>{title}</article-title></title-group></article-meta>"
+    [found] = read_articles(f"{xml}</front></article>".encode())
+    assert found.is_retracted is is_retracted
 
 
 def test_a_link_to_what_it_retracts_makes_a_notice_and_a_retracted_type_a_retracted_article() -> None:

@@ -530,3 +530,21 @@ def test_a_long_statement_is_read_in_one_way_only(begins: str, goes_on: str) -> 
 
 def test_a_statement_longer_than_any_is_not_read() -> None:
     assert not decided(f'<license xlink:href="{BY}"><p>{"Open access. " * 1000}</p></license>').is_open
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CCBYNCND", "CC BY_NC", "CC BY-like", "Attribution-NoDerivs", "Rossi/NonCommercial", "Ex-CC BY 4.0", "Formerly CC BY 4.0",
+     "Proposed CC BY 4.0", "Strictly Academic", "Readers Must Be Members", "Members Pay"],
+)  # fmt: skip
+def test_what_is_written_like_a_name_is_none_where_its_words_are_terms(words: str) -> None:
+    for notice in (f"© 2020 Rossi, {words}", f"© {words} 2020", f"© 2020 Elsevier. {words}. Published 2020"):
+        assert not decided(f'<copyright-statement>{notice}</copyright-statement><license xlink:href="{BY}"/>').is_open
+        assert not decided(f"<copyright-statement>{notice}. CC BY 4.0</copyright-statement>").is_open
+
+
+@pytest.mark.parametrize(
+    "name", ["Wolters-Kluwer", "Kim Young-In", "Jean-Luc O'Brien", "Massachusetts General Hospital", "Mayo"]
+)
+def test_names_of_several_parts_are_names(name: str) -> None:
+    assert decided(f'<copyright-statement>© 2020 {name}</copyright-statement><license xlink:href="{BY}"/>').is_open

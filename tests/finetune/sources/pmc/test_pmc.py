@@ -169,6 +169,13 @@ def test_nothing_is_fetched_twice(bucket: BucketServer, tmp_path: Path) -> None:
     assert bucket.asked == {"metadata/PMC3.1.json": 1, "PMC3.1/PMC3.1.xml": 1}
 
 
+def test_metadata_that_is_none_is_not_believed_the_next_time(bucket: BucketServer, tmp_path: Path) -> None:
+    bucket.add("PMC7.1", article(7))
+    bucket.faults = {"metadata/PMC7.1.json": [damages]}  # as a proxy's page about its maintenance
+    assert reasons(outcomes(bucket, tmp_path, "PMC7")) == ["metadata is not JSON"]
+    assert reasons(outcomes(bucket, tmp_path, "PMC7")) == ["PMC7"]
+
+
 def test_damage_in_the_cache_is_mended(bucket: BucketServer, tmp_path: Path) -> None:
     bucket.add("PMC1.1", article(1))
     first = outcomes(bucket, tmp_path, "PMC1")
@@ -215,6 +222,21 @@ def test_the_newest_inventory_is_read(bucket: BucketServer, tmp_path: Path) -> N
     bucket.asked.clear()
     assert sorted(reasons(outcomes(bucket, tmp_path, None))) == ["PMC1", "PMC2", "PMC4", "retracted"]
     assert [key for key in bucket.asked if key.startswith("metadata/")] == ["metadata/PMC3.1.json"]
+
+
+def test_an_inventory_that_is_damaged_is_named_and_fetched_anew(bucket: BucketServer, tmp_path: Path) -> None:
+    for number in range(1, 40):
+        bucket.add(f"PMC{number}.1", article(number))
+    bucket.add_inventory("2026-01-01T00-00Z")
+    expected = reasons(outcomes(bucket, tmp_path, None))
+    for cached in sorted((tmp_path / "cache").rglob("*.csv.gz")):
+        whole = cached.read_bytes()
+        for at in (0, 12, len(whole) // 2, len(whole) - 6):  # the header, a block's type, its content, the checksum
+            cached.write_bytes(whole[:at] + bytes(byte ^ 0xFF for byte in whole[at : at + 4]) + whole[at + 4 :])
+            with pytest.raises(InputError, match=r"csv\.gz is damaged"):
+                outcomes(bucket, tmp_path, None)
+            assert not cached.exists()
+            assert reasons(outcomes(bucket, tmp_path, None)) == expected
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket: BucketServer, tmp_path: Path) -> None:
@@ -331,7 +353,7 @@ def test_a_legacy_copy_is_read_with_its_list(tmp_path: Path) -> None:
         file.write("broken\n")
     (folder / "PMC5.xml").write_bytes(article(5))  # on no list
     assert reasons(legacy_outcomes(tmp_path)) == [
-        "no row of a file list", "PMC1", "retracted", "licence not told", "licence not told", "PMC5",
+        "another width", "PMC1", "retracted", "licence not told", "licence not told", "PMC5",
     ]  # fmt: skip
 
 
@@ -363,3 +385,28 @@ def test_a_folder_without_a_list_is_sent_to_jats(tmp_path: Path) -> None:
     (tmp_path / "oa_file_list.csv").write_text(json.dumps({}))
     with pytest.raises(InputError, match="has no columns"):
         legacy_outcomes(tmp_path)
+
+
+HEADER = "File,Article Citation,Accession ID,Last Updated (YYYY-MM-DD HH:MM:SS),PMID,License,Retracted\n"
+
+
+def test_a_wrong_quotation_mark_in_a_list_hides_no_retraction(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"PMC{number}.xml").write_bytes(article(number))
+    (tmp_path / "oa_file_list.csv").write_text(
+        HEADER + 'a,"The "good" article",PMC1,2010,1,CC BY,no\na,"B",PMC2,2010,2,CC BY,yes\na,C,PMC3,2010,3,CC BY,no\n'
+    )
+    assert reasons(legacy_outcomes(tmp_path)) == ["not CSV", "PMC1", "retracted", "PMC3"]
+
+
+def test_lists_that_disagree_open_nothing(tmp_path: Path) -> None:
+    (tmp_path / "PMC1.xml").write_bytes(article(1, licence=""))
+    for name, licence in (("a.filelist.csv", "CC BY-NC"), ("b.filelist.csv", "CC BY")):
+        (tmp_path / name).write_text(f"{HEADER}a,A,PMC1,2010,1,{licence},no\n")
+    assert reasons(legacy_outcomes(tmp_path)) == ["licence not told"]
+
+
+def test_a_file_of_another_name_is_looked_up_by_the_id_in_it(tmp_path: Path) -> None:
+    (tmp_path / "Gut_2010_59_1.nxml").write_bytes(article(1))
+    (tmp_path / "oa_file_list.csv").write_text(f"{HEADER}a,A,PMC1,2010,1,CC BY,yes\n")
+    assert reasons(legacy_outcomes(tmp_path)) == ["retracted"]
