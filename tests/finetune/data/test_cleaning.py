@@ -32,7 +32,7 @@ from finetune.data.records import Malformed, conversation, multiple_choice, plai
         ("Me\u0301nie\u0300re", "Ménière"),
         ("ef\ufb01cient \ufb02ow", "efficient flow"),
         ("5\u00a0mg\u2009daily\u202fx", "5 mg daily x"),
-        ("hyper\u00adtension\u200b \ufeffis\u202e", "hypertension is"),
+        ("hyper\u00adtension\u200b \ufeffis\u202e\u2069\u206f\u061c", "hypertension is"),
         ("a\r\nb\u2028c\x0bd\x00\x07e", "a\nb\nc\nde"),
         ("one  \n\n\n \ntwo", "one\n\ntwo"),
         ("Dose\t5 mg", "Dose\t5 mg"),
