@@ -34,7 +34,7 @@ from medllama.tokenizer import Tokenizer
 from tests.adapters import load_base
 from tests.checkpoints import make_llama2_checkpoint
 
-LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ2_XS", "IQ4_XS")
+LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ2_XS", "IQ4_XS", "TQ1_0", "Q1_0", "Q8_0")
 TEXTS = ["Gout is a disease of the joints.", "Asthma narrows the airways of the lungs.", "What helps against fever?"]
 
 
