@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -211,6 +212,19 @@ def test_ctrl_c_does_not_wait_for_slabs_that_nobody_works_on(
         files(base, tmp_path / "out", types=("F16",))
     assert len(begun) <= len(os.sched_getaffinity(0))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_at_once_do_not_write_the_same_file(base: Path, tmp_path: Path) -> None:
+    """The first to end gave its name to what the other had written so far, and if that was killed then, half a file stayed."""
+    out = tmp_path / "out"
+    out.mkdir()
+    other = os.open(out, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(ResourceError, match=r"another medllama convert is writing into .*out"):
+        files(base, out, types=("Q8_0",))
+    assert list(out.iterdir()) == []
+    os.close(other)
+    assert list(files(base, out, types=("Q8_0",))) == ["m-Q8_0.gguf"]
 
 
 def test_a_killed_pass_leaves_no_file_and_the_next_one_is_right(base: Path, tmp_path: Path) -> None:
