@@ -130,17 +130,20 @@ class Adapter:
                 hint="merged it would change both, trained it changed one; untie the base, or save the module whole",
             )
         problems = []
+        for name, tensor in self.saved.items():
+            if 0 in tensor.shape:
+                problems.append(f"{name} is {tensor.shape}, which is nothing")
+            if name in shapes and shapes[name][1:] != tensor.shape[1:]:
+                problems.append(f"{name} is {shapes[name]} in the base, and {tensor.shape} in the adapter")
+        shapes = shapes | {
+            name: tensor.shape for name, tensor in self.saved.items()
+        }  # a vocabulary may have been enlarged
         for module_name, module in self.modules.items():
             found = shapes.get(f"{module_name}.weight")
             if found is None:
                 problems.append(f"{module_name} is not in the base")
             elif found != module.shape():
                 problems.append(f"{module_name} is {found} in the base, and the adapter is for {module.shape()}")
-        for name, tensor in self.saved.items():
-            if 0 in tensor.shape:
-                problems.append(f"{name} is {tensor.shape}, which is nothing")
-            if name in shapes and shapes[name][1:] != tensor.shape[1:]:
-                problems.append(f"{name} is {shapes[name]} in the base, and {tensor.shape} in the adapter")
         for module_name, (indices, rows) in self.trained_tokens.items():
             found = shapes.get(f"{module_name}.weight", (0, 0))
             if rows.shape != (len(indices), found[1]) or (indices and max(indices) >= found[0]):
@@ -182,7 +185,7 @@ def read_adapter(path: Path) -> Adapter:
         if match:
             modules.setdefault(match["module"], {})[match["part"].removeprefix("token_adapter.")] = tensor
         elif name.endswith(".base_layer.weight"):
-            saved.setdefault(name.replace(".base_layer.weight", ".weight"), tensor)
+            saved.setdefault(name.replace(".token_adapter.", ".").replace(".base_layer.weight", ".weight"), tensor)
         elif re.fullmatch(r"(model\.|lm_head\.)[\w.]*(weight|bias)", name):
             saved[name.replace(".modules_to_save.default", "").replace(".modules_to_save", "")] = tensor
         else:

@@ -18,8 +18,8 @@ FILE_TYPES = {
 }  # fmt: skip
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 UNQUANTIZED = ("F32", "F16", "BF16")
-# llama.cpp has no use for the weights of an importance matrix in these.
-WITHOUT_IMPORTANCE = (*UNQUANTIZED, "Q8_0", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0", "MXFP4_MOE")
+# llama.cpp has no use for the weights of an importance matrix in these. TQ1_0 and the like weigh the head and embedding.
+WITHOUT_IMPORTANCE = (*UNQUANTIZED, "Q8_0", "MXFP4_MOE")
 CHECKPOINT = "safetensors"  # not a GGUF: the merged model as a Hugging Face checkpoint
 
 

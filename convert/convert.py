@@ -11,6 +11,8 @@ Nothing is approximated: what has no exact counterpart in llama.cpp is refused b
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +25,7 @@ from convert.importance import Importance, keep_beside, make_importance, read_im
 from convert.output import Plan, open_output, plan_outputs
 from convert.source import Source, read_source
 from convert.stream import Output, write_tensors
-from medllama.errors import UnsupportedError
+from medllama.errors import ResourceError, UnsupportedError
 from medllama.files import PARTIAL_SUFFIX, atomic_directory, atomic_file, make_folder, require_disk
 from medllama.stages import StageResult
 
@@ -93,6 +95,7 @@ def _write(
 ) -> None:
     """Write the files in one pass; each has its final name when all are complete."""
     with contextlib.ExitStack() as partials:
+        partials.enter_context(_alone_in(config.output_dir))
         paths = [partials.enter_context(atomic_file(config.gguf_path(plan.file_type))) for plan in plans]
         with contextlib.ExitStack() as files:
             outputs: list[Output] = [
@@ -103,6 +106,24 @@ def _write(
                 outputs.append(files.enter_context(open_checkpoint(checkpoint, source, config.adapter, folder)))
             write_tensors(source, outputs, intermediate)
         source.require_unchanged()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process, which would else rename the half-written file of another. The lock ends with the process."""
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = f"another medllama convert is writing into {folder}"
+            raise ResourceError(said, hint="wait for it, or choose another --output-dir") from None
+        except OSError:  # not every file system has locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:

@@ -45,17 +45,17 @@ class Importance:
     chunks: int
 
     def check_against(self, source: Source) -> None:
-        """Raise InputError unless there is a weight for each column of every matrix in the layers."""
-        columns = {target.name: target.shape[1] for target in source.targets if len(target.shape) > 1}
-        inner = [name for name in columns if name.startswith("blk.")]
-        wrong = [name for name in inner if name not in self.weights or self.weights[name].size != columns[name]]
-        if wrong:
-            found = self.weights.get(wrong[0])
-            has = "nothing" if found is None else f"{found.size} columns"
-            raise InputError(
-                f"{self.path} is not of this model: it has {has} for {wrong[0]}, whose columns are {columns[wrong[0]]}",
-                hint="make one with --importance auto",
-            )
+        """Raise InputError unless there is a weight for each column of every matrix in the layers, and of any other it names."""
+        for target in source.targets:
+            found = self.weights.get(target.name)
+            if len(target.shape) < 2 or (found is None and not target.name.startswith("blk.")):
+                continue
+            if found is None or found.size != target.shape[1]:
+                has = "nothing" if found is None else f"{found.size} columns"
+                raise InputError(
+                    f"{self.path} is not of this model: it has {has} for {target.name}, whose columns are {target.shape[1]}",
+                    hint="make one with --importance auto",
+                )
 
 
 def training_prompts(data: Path, source: Source, tokens: int) -> list[list[int]]:

@@ -54,8 +54,8 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
 
     # Each thread multiplies its own slab: a multiplication over all cores would wait for the other threads.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        at_work = {pool.submit(write, target, rows): target for target, rows in wanted}
         try:
+            at_work = {pool.submit(write, target, rows): target for target, rows in wanted}
             for done, future in enumerate(as_completed(at_work), start=1):
                 future.result()
                 progress.update(f"{shown}  {at_work[future].name}", done, len(wanted))

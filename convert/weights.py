@@ -81,9 +81,12 @@ class StoredTensor:
     def _values(self, first: int, count: int) -> Array:
         """`count` values from the `first` on, of the tensor as one row."""
         dtype = STORED_TYPES[self.dtype]
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset + first * dtype.itemsize)
-            values = numpy.fromfile(file, dtype=dtype, count=count)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset + first * dtype.itemsize)
+                values = numpy.fromfile(file, dtype=dtype, count=count)
+        except FileNotFoundError:
+            raise changed(self.path) from None
         if len(values) != count:
             raise changed(self.path)
         return values

@@ -149,13 +149,14 @@ def require_token_ids(config: dict[str, Any], base: Path) -> None:
 
 
 def safetensors_files(base: Path) -> list[Path]:
-    """The base's weight files, all there and none cut short. A pickle is refused: loading one can run any code."""
+    """The base's weight files, all there and none cut short: one file before shards, as Transformers loads them. A pickle is
+    refused: loading one can run any code."""
     index, single = base / "model.safetensors.index.json", base / "model.safetensors"
-    if index.is_file():
-        return _shards(index)
     if single.is_file():
         read_header(single)
         return [single]
+    if index.is_file():
+        return _shards(index)
     raise _no_weights(base)
 
 
@@ -187,6 +188,11 @@ def _no_weights(base: Path) -> MedllamaError:
             f"{base} has its weights in a pickle ({pickles[0]}), which can run any code when it is loaded",
             hint="load it once where you trust it, with Transformers' from_pretrained, and save_pretrained it: "
             "that writes safetensors",
+        )
+    if shards := sorted(path.name for path in base.glob("model-*-of-*.safetensors")):
+        return InputError(
+            f"{base} has no model.safetensors.index.json beside {shards[0]}",
+            hint="copy it from where the shards are from",
         )
     return InputError(f"{base} has no model.safetensors", hint="name a folder with a checkpoint in safetensors format")
 

@@ -26,6 +26,7 @@ PREFIX = "base_model.model."
 LAYER_PATTERN = re.compile(r"^(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.weight)?$")
 MAGNITUDE_PATTERN = re.compile(r"^(?P<module>.+)\.lora_magnitude_vector(?:\.weight)?$")
 TOKENS_PATTERN = re.compile(r"^(?P<module>.+?)\.(?:token_adapter\.)?trainable_tokens_delta$")
+WRAPPINGS = re.compile(r"\.(modules_to_save|token_adapter\.base_layer|base_layer)\.")
 
 # What these modules compute, or what does not change the result: any other field that is not at PEFT's default is refused.
 UNDERSTOOD = frozenset(
@@ -132,7 +133,7 @@ def _sort(folder: Path, config: dict[str, Any], stored: dict[str, np.ndarray]) -
     saved: dict[str, np.ndarray] = {}
     rows: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for key, value in stored.items():
-        name = key.removeprefix(PREFIX).replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+        name = WRAPPINGS.sub(".", key.removeprefix(PREFIX))
         if match := LAYER_PATTERN.match(name):
             parts.setdefault(match["module"], {})[match["part"]] = value
         elif match := MAGNITUDE_PATTERN.match(name):

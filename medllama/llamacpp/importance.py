@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +63,15 @@ class _Collector:
 
     def __init__(self) -> None:
         self.found: dict[str, Activations] = {}
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def __call__(self, address: int, is_question: bool, user_data: Any) -> bool:
+        if self.error is not None:  # let the next operation be the last
+            return is_question
         try:
             return self._see(GgmlTensor.from_address(address), address, is_question=is_question)
         except Exception as error:  # it must not pass through C
-            self.error = self.error or error
+            self.error = error
             return False
 
     def _see(self, tensor: GgmlTensor, address: int, *, is_question: bool) -> bool:
@@ -98,20 +101,29 @@ def collect_activations(model: Model, prompts: Iterable[Sequence[int]]) -> dict[
     collector = _Collector()
     with Context(
         model, context_tokens=BATCH_TOKENS, batch_tokens=BATCH_TOKENS, sequences=SEQUENCES, on_operation=collector
-    ) as context:
-        for batch in _batches(prompts):
-            context.clear()
-            # Of a token whose logits nobody wants, llama.cpp does not compute the last layer.
-            tokens = [
-                BatchToken(token, position, (sequence,), True)
-                for sequence, prompt in enumerate(batch)
-                for position, token in enumerate(prompt)
-            ]
-            for _ in context.decode_batch(tokens):
-                pass
-            if collector.error is not None:
-                raise collector.error
+    ) as context, ThreadPoolExecutor(1) as pool:  # fmt: skip
+        try:
+            # Ctrl-C is raised in the main thread: inside of a callback from C it would be lost, and the sums go on.
+            pool.submit(_read, context, prompts, collector).result()
+        except BaseException as error:
+            collector.error = collector.error or error
+            raise
     return collector.found
+
+
+def _read(context: Context, prompts: Iterable[Sequence[int]], collector: _Collector) -> None:
+    for batch in _batches(prompts):
+        context.clear()
+        # Of a token whose logits nobody wants, llama.cpp does not compute the last layer.
+        tokens = [
+            BatchToken(token, position, (sequence,), True)
+            for sequence, prompt in enumerate(batch)
+            for position, token in enumerate(prompt)
+        ]
+        for _ in context.decode_batch(tokens):
+            pass
+        if collector.error is not None:
+            raise collector.error
 
 
 def _batches(prompts: Iterable[Sequence[int]]) -> Iterable[list[Sequence[int]]]:

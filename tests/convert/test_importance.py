@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,13 +28,13 @@ from convert.verify import verify
 from medllama.config import input_paths
 from medllama.errors import CheckFailed, InputError, ResourceError, UnsupportedError
 from medllama.llamacpp import Model
-from medllama.llamacpp.importance import collect_activations
+from medllama.llamacpp.importance import _Collector, collect_activations
 from medllama.llamacpp.quantizer import quantize
 from medllama.tokenizer import Tokenizer
 from tests.adapters import load_base
 from tests.checkpoints import make_llama2_checkpoint
 
-LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ2_XS", "IQ4_XS")
+LOW_AND_HIGH = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_M", "Q4_0", "Q5_K_S", "IQ2_XS", "IQ4_XS", "TQ1_0", "Q1_0", "Q8_0")
 TEXTS = ["Gout is a disease of the joints.", "Asthma narrows the airways of the lungs.", "What helps against fever?"]
 
 
@@ -60,8 +61,8 @@ def run(base: Path, out: Path, types: tuple[str, ...], **settings: Any) -> Path:
     return out
 
 
-def make_matrix(base: Path, path: Path, seed: int = 0, spread: float = 3.0) -> Path:
-    """A matrix with a random weight for each column, as another tool would have written it."""
+def make_matrix(base: Path, path: Path, seed: int = 0, spread: float = 3.0, head_columns: int = 0) -> Path:
+    """A matrix with a random weight for each column, as another tool would have written it; of the head, where asked for."""
     rng = numpy.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "other")
     writer.add_type("imatrix")
@@ -69,8 +70,9 @@ def make_matrix(base: Path, path: Path, seed: int = 0, spread: float = 3.0) -> P
     writer.add_uint32("imatrix.chunk_count", 7)
     writer.add_uint32("imatrix.chunk_size", 512)
     for tensor in gguf.GGUFReader(run(base, path.parent / "any", ("F16",)) / "m-F16.gguf").tensors:
-        if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
-            weights = numpy.exp(spread * rng.standard_normal(int(tensor.shape[0]))).astype(numpy.float32)
+        columns = head_columns if tensor.name == "output.weight" else int(tensor.shape[0])
+        if (tensor.name.startswith("blk.") and len(tensor.shape) == 2) or (tensor.name == "output.weight" and columns):
+            weights = numpy.exp(spread * rng.standard_normal(columns)).astype(numpy.float32)
             writer.add_tensor(f"{tensor.name}.in_sum2", 11 * weights[None])
             writer.add_tensor(f"{tensor.name}.counts", numpy.array([[11]], dtype=numpy.float32))
     writer.write_header_to_file()
@@ -123,7 +125,7 @@ def test_a_matrix_is_made_of_the_training_text_and_is_the_same_again(base: Path,
 @pytest.mark.parametrize("file_type", LOW_AND_HIGH)
 def test_the_blocks_are_those_of_llama_cpps_quantizer(file_type: str, tmp_path: Path) -> None:
     base = make_llama2_checkpoint(tmp_path / "base", hidden_size=256, intermediate_size=256, num_hidden_layers=1)
-    matrix = make_matrix(base, tmp_path / "theirs.gguf")
+    matrix = make_matrix(base, tmp_path / "theirs.gguf", head_columns=256)
     run(base, tmp_path, ("F16", file_type), importance=str(matrix))
     weights = read_importance(matrix).weights
     quantize(tmp_path / "m-F16.gguf", tmp_path / "reference.gguf", FILE_TYPES[file_type], importance=weights)
@@ -260,6 +262,32 @@ def test_a_matrix_of_another_model_is_refused(base: Path, tmp_path: Path) -> Non
         InputError, match=r"is not of this model: it has 512 columns for blk\.0\.\w+\.weight, whose columns are 256"
     ):
         run(base, tmp_path / "out", ("Q3_K_M",), importance=str(matrix))
+
+
+def test_a_matrix_of_another_models_head_is_refused(base: Path, tmp_path: Path) -> None:
+    """As llama-imatrix --process-output writes."""
+    matrix = make_matrix(base, tmp_path / "theirs.gguf", head_columns=128)
+    with pytest.raises(InputError, match=r"it has 128 columns for output\.weight, whose columns are 256"):
+        run(base, tmp_path / "out", ("Q3_K_M",), importance=str(matrix))
+
+
+def test_ctrl_c_while_text_is_read_is_not_lost(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes inside of what llama.cpp calls, which no exception passes: sums would lack what was not seen."""
+    see, seen = _Collector._see, []
+
+    def interrupted(collector: _Collector, *given: Any, **settings: Any) -> bool:
+        seen.append(given)
+        if len(seen) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return see(collector, *given, **settings)
+
+    monkeypatch.setattr(_Collector, "_see", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    try:
+        with Model(run(base, tmp_path, ("F32",)) / "m-F32.gguf") as model, pytest.raises(KeyboardInterrupt):
+            collect_activations(model, [[1, *range(10, 500)]] * 3)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @settings(max_examples=40, deadline=None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from convert import checkpoint, stream
 from convert import convert as convert_module
 from convert.config import ConvertConfig
 from convert.convert import convert
+from convert.slab import Slab
 from convert.weights import StoredTensor, read_tensors
 from medllama.errors import InputError, ResourceError
 from tests.adapters import LINEAR, load_base, make_adapter
@@ -158,7 +162,7 @@ def test_a_merge_that_diverged_is_refused(base: Path, tmp_path: Path) -> None:
         files(base, tmp_path / "out", adapter, ("BF16",))
 
 
-@pytest.mark.parametrize("change", ["cut", "written again"])
+@pytest.mark.parametrize("change", ["cut", "gone", "written again"])
 def test_a_base_that_changes_meanwhile_is_found_out(
     change: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +172,8 @@ def test_a_base_that_changes_meanwhile_is_found_out(
     def disturbed(*given: Any) -> None:
         if change == "cut":
             os.truncate(weights, weights.stat().st_size - 100)
+        if change == "gone":
+            weights.unlink()
         whole(*given)
         os.utime(weights, (0, 0))
 
@@ -175,6 +181,50 @@ def test_a_base_that_changes_meanwhile_is_found_out(
     with pytest.raises(InputError, match=r"model\.safetensors changed while it was read"):
         files(own, tmp_path / "out", types=("Q8_0", "safetensors"))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_ctrl_c_does_not_wait_for_slabs_that_nobody_works_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while slabs are handed out, of which a large model has thousands."""
+    begun, may_end = [], threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *given: Any) -> Any:
+            if self._work_queue.qsize() == 20:
+                raise KeyboardInterrupt
+            return super().submit(*given)
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            may_end.set()
+            super().shutdown(wait=wait)
+
+    def slow(*given: Any) -> Any:
+        begun.append(given)
+        may_end.wait()
+        return Slab(*given)
+
+    monkeypatch.setattr(stream, "SLAB_VALUES", 16 * 256)
+    monkeypatch.setattr(stream, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(stream, "Slab", slow)
+    with pytest.raises(KeyboardInterrupt):
+        files(base, tmp_path / "out", types=("F16",))
+    assert len(begun) <= len(os.sched_getaffinity(0))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_at_once_do_not_write_the_same_file(base: Path, tmp_path: Path) -> None:
+    """The first to end gave its name to what the other had written so far, and if that was killed then, half a file stayed."""
+    out = tmp_path / "out"
+    out.mkdir()
+    other = os.open(out, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(ResourceError, match=r"another medllama convert is writing into .*out"):
+        files(base, out, types=("Q8_0",))
+    assert list(out.iterdir()) == []
+    os.close(other)
+    assert list(files(base, out, types=("Q8_0",))) == ["m-Q8_0.gguf"]
 
 
 def test_a_killed_pass_leaves_no_file_and_the_next_one_is_right(base: Path, tmp_path: Path) -> None:

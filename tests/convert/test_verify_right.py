@@ -151,16 +151,27 @@ def test_a_right_file_of_an_unusual_checkpoint_passes(make: Callable[[Path], Pat
     assert assert_passes(make(tmp_path / "base"), tmp_path, ("F16",))["verdict"] == "pass"
 
 
+GROWN: dict[str, dict[str, Any]] = {
+    "saved whole": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "its new rows trained": {"trainable_token_indices": [512, 515]},
+    "not trained": {},
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", GROWN)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_vocabulary_that_grew_in_training_passes(tmp_path: Path) -> None:
-    base, adapter = make_llama2_checkpoint(tmp_path / "base"), tmp_path / "adapter"
+def test_a_vocabulary_that_grew_in_training_passes(kind: str, tied: bool, tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base", tie_word_embeddings=tied)
+    adapter = tmp_path / "adapter"
     model = AutoModelForCausalLM.from_pretrained(base)
     model.resize_token_embeddings(520, mean_resizing=False)
-    saved = ["embed_tokens", "lm_head"]
-    settings = LoraConfig(
-        target_modules=["q_proj"], modules_to_save=saved, task_type="CAUSAL_LM", init_lora_weights=False
-    )
-    get_peft_model(model, settings).save_pretrained(adapter)
+    settings = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False, **GROWN[kind])
+    trained = get_peft_model(model, settings)
+    for name, values in trained.named_parameters():
+        if "trainable_tokens" in name:
+            values.data += 0.1
+    trained.save_pretrained(adapter)
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<dose>"])
     tokenizer.save_pretrained(adapter)

@@ -111,6 +111,20 @@ def test_an_index_that_does_not_fit_is_refused(base: Path, weight_map: dict[str,
         safetensors_files(base)
 
 
+def test_where_one_file_and_an_index_stand_the_file_is_the_model_as_for_transformers(base: Path) -> None:
+    """save_pretrained of one file into a folder that had shards removes them, and leaves their index."""
+    (base / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00001.safetensors"}})
+    )
+    assert safetensors_files(base) == [base / "model.safetensors"]
+
+
+def test_shards_without_their_index_are_told(base: Path) -> None:
+    (base / "model.safetensors").rename(base / "model-00001-of-00002.safetensors")
+    with pytest.raises(InputError, match=r"has no model\.safetensors\.index\.json beside model-00001-of-00002"):
+        safetensors_files(base)
+
+
 def test_a_folder_without_a_config_is_refused(base: Path) -> None:
     (base / "config.json").rename(base / "adapter_config.json")
     with pytest.raises(InputError, match=r"has no config\.json: it is an adapter"):
