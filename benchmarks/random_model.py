@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from medllama.checkpoint import base_digests
 from medllama.recipe import RECIPES
 
 TOKENIZER = RECIPES / "tiny" / "medllama-tiny-base"
@@ -62,7 +63,7 @@ def make_base(folder: Path, shape: str, seed: int = 0) -> Path:
 
 
 def make_adapter(folder: Path, base: Path, shape: str, seed: int = 1) -> Path:
-    """A LoRA of rank 16 on all linear layers, as PEFT saves it."""
+    """A LoRA of rank 16 on all linear layers, as PEFT saves it and `medllama train` leaves it: with its base's digests."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True)
@@ -82,6 +83,7 @@ def make_adapter(folder: Path, base: Path, shape: str, seed: int = 1) -> Path:
         "base_model_name_or_path": str(base), "inference_mode": True,
     }  # fmt: skip
     _write_json(folder / "adapter_config.json", settings)
+    _write_json(folder / "training.json", {"base": {"files": base_digests(base)}})
     return folder
 
 

@@ -130,6 +130,7 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
     """Write the adapter alone, in the unquantized types among those asked for."""
     assert source.adapter is not None, "ConvertConfig.problems asks for an adapter"
     check_fits_format(source.adapter, source.stored)
+    source.require_trained_base()
     file_types = [name for name in config.file_types if name in UNQUANTIZED]
     if not file_types:
         raise UnsupportedError("an adapter GGUF is not quantized", hint="name F32, F16 or BF16 in --types")

@@ -54,6 +54,7 @@ class Source:
     ends: list[int]
     provenance: Provenance
     weight_files: dict[Path, tuple[int, int]]  # size and modification time of each file when its header was read
+    trained_on: dict[Path, str]  # SHA-256 of the base's files when the adapter was trained, where it says them
 
     @property
     def parameters(self) -> int:
@@ -84,6 +85,17 @@ class Source:
             )
         return values
 
+    def require_trained_base(self) -> None:
+        """Raise InputError where the adapter was trained on another base. Reads every file: done beside other work."""
+        for file, digest in self.trained_on.items():
+            if not file.is_file() or sha256_file(file) != digest:
+                assert self.adapter is not None, "it says what it was trained on"
+                raise InputError(
+                    f"{self.adapter.path} was trained on another base: {file.name} of {self.base} is not the file it was "
+                    "trained with",
+                    hint="name the base that the adapter was trained on, in the same version",
+                )
+
     def require_unchanged(self) -> None:
         """Raise InputError where a file of weights was written to since: what was read is of two models."""
         for path, state in self.weight_files.items():
@@ -97,7 +109,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def read_source(config: ConvertConfig) -> Source:
-    """Read and check base and adapter. Nothing is written; every refusal happens here."""
+    """Read and check base and adapter. Nothing is written; what takes no reading of every byte is refused here."""
     base = find_base(config.base_model)
     config_json = read_config(base)
     require_llama(config_json, base, config.base_values)
@@ -114,7 +126,6 @@ def read_source(config: ConvertConfig) -> Source:
         shapes.setdefault("model.embed_tokens.weight", shapes["lm_head.weight"])
     if adapter is not None:
         adapter.check_against(shapes, is_tied=shape.is_tied, origin=base)
-        _check_trained_on(adapter.path, base)
     replaced = {name: tensor.shape for name, tensor in adapter.saved.items()} if adapter else {}
     targets = plan_tensors(stored, shape, replaced, base, keeps_tie=adapter.keeps_tie if adapter else False)
     rows = targets[0].shape[0]
@@ -135,6 +146,7 @@ def read_source(config: ConvertConfig) -> Source:
         ends=_end_ids(base, config_json, rows, chat),
         provenance=_provenance(config, base),
         weight_files=weight_files,
+        trained_on=_trained_on(adapter.path, base) if adapter is not None else {},
     )
 
 
@@ -149,20 +161,13 @@ def _check_rows(config: dict[str, Any], stored: dict[str, StoredTensor], base: P
         )
 
 
-def _check_trained_on(adapter: Path, base: Path) -> None:
-    """Compare the base's digests that `medllama train` left with the adapter, where it did."""
+def _trained_on(adapter: Path, base: Path) -> dict[Path, str]:
+    """The digests of the base's files that `medllama train` left with the adapter, where it did."""
     path = adapter / "training.json"
     if not path.is_file():
-        return
+        return {}
     recorded = (read_json(path).get("base") or {}).get("files") or {}
-    for name, digest in recorded.items():
-        file = base / name
-        expected = digest["sha256"] if isinstance(digest, dict) else digest
-        if not file.is_file() or sha256_file(file) != expected:
-            raise InputError(
-                f"{adapter} was trained on another base: {name} of {base} is not the file it was trained with",
-                hint="name the base that the adapter was trained on, in the same version",
-            )
+    return {base / name: digest["sha256"] if isinstance(digest, dict) else digest for name, digest in recorded.items()}
 
 
 def _end_ids(base: Path, config: dict[str, Any], rows: int, chat: Chat | None) -> list[int]:

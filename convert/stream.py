@@ -37,13 +37,13 @@ class Output(Protocol):
 
 
 def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) -> None:
-    """Write every tensor into every output. `intermediate` is the 16-bit type whose values are quantized.
+    """Write every tensor into every output, while the base is compared with what the adapter was trained on. `intermediate` is the
+    16-bit type whose values are quantized.
 
     The bytes do not depend on the number of cores. Raises what the first slab that failed raised.
     """
     # glibc gives freed blocks back to the system, which faults them in again page by page, unless a larger one was freed before.
     numpy.empty(LARGEST_KEPT_BYTES, numpy.uint8)
-    wanted = list(_slabs(source))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shown = ", ".join(output.file_type for output in outputs)
 
@@ -55,10 +55,11 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
     # Each thread multiplies its own slab: a multiplication over all cores would wait for the other threads.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         try:
-            at_work = {pool.submit(write, target, rows): target for target, rows in wanted}
+            at_work = {pool.submit(source.require_trained_base): "the base's digests"}
+            at_work |= {pool.submit(write, target, rows): target.name for target, rows in _slabs(source)}
             for done, future in enumerate(as_completed(at_work), start=1):
                 future.result()
-                progress.update(f"{shown}  {at_work[future].name}", done, len(wanted))
+                progress.update(f"{shown}  {at_work[future]}", done, len(at_work))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -414,6 +414,7 @@ def test_an_adapter_of_another_base_with_this_shape_is_refused(tmp_path: Path) -
     run(other, tmp_path / "right", adapter=adapter)
     with pytest.raises(InputError, match=r"was trained on another base: model\.safetensors"):
         run(base, tmp_path / "wrong", adapter=adapter)
+    assert list((tmp_path / "wrong").iterdir()) == []
 
 
 def test_a_failure_leaves_no_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

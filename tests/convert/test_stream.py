@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -20,13 +21,15 @@ import numpy
 import pytest
 import torch
 
-from convert import checkpoint, stream
+from convert import checkpoint, source, stream
 from convert import convert as convert_module
 from convert.config import ConvertConfig
 from convert.convert import convert
 from convert.slab import Slab
 from convert.weights import StoredTensor, read_tensors
+from medllama.checkpoint import base_digests
 from medllama.errors import InputError, ResourceError
+from medllama.files import sha256_file
 from tests.adapters import LINEAR, load_base, make_adapter
 from tests.checkpoints import make_llama2_checkpoint
 
@@ -111,6 +114,28 @@ def test_the_base_is_read_once_for_all_types(base: Path, tmp_path: Path, monkeyp
     run = ConvertConfig(str(base), tmp_path / "out", adapter=adapter, types=("F16", "Q4_K_M", "Q8_0", "safetensors"))
     convert(run)
     assert sum(read) == sum(tensor.size_bytes for tensor in read_tensors([base / "model.safetensors"]).values())
+
+
+def test_what_the_adapter_was_trained_on_is_compared_beside_the_other_work(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SHA-256 of a 7B base takes half as long as its conversion to F16."""
+    adapter = make_adapter(base, tmp_path / "adapter")
+    (adapter / "training.json").write_text(json.dumps({"base": {"files": base_digests(base)}}))
+    is_working = threading.Event()
+
+    def working(*given: Any) -> Slab:
+        is_working.set()
+        return Slab(*given)
+
+    def digest(path: Path) -> str:
+        assert is_working.wait(60), "nothing else was begun"
+        return sha256_file(path)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(stream, "Slab", working)
+    monkeypatch.setattr(source, "sha256_file", digest)
+    assert list(files(base, tmp_path / "out", adapter, ("Q8_0",))) == ["m-Q8_0.gguf"]
 
 
 def test_a_checkpoint_in_slabs_and_shards_holds_the_tensors_of_the_base(
