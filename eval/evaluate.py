@@ -20,12 +20,13 @@ from typing import Any
 
 from eval import mcq, overlap, perplexity, quant_card, samples
 from eval.config import EvalConfig
-from eval.ledger import Ledgers
+from eval.ledger import Ledgers, beside
 from eval.panel import panel
-from eval.prepared import Prepared, prepare, read_tasks
+from eval.prepared import TASKS_OF_A_RUN, Prepared, prepare, read_tasks
 from eval.scoring import BATCH_TOKENS, SEQUENCES, STEP_TOKENS, FloatArray, answer_ending, score
-from eval.tasks import Passage, Question
+from eval.tasks import Passage, Question, Task
 from medllama import __version__, progress
+from medllama.config import input_paths
 from medllama.errors import InputError
 from medllama.files import read_json, sha256_file, write_json, write_text
 from medllama.gguf_metadata import GgufMetadata, read_gguf_metadata
@@ -42,8 +43,10 @@ def evaluate(config: EvalConfig) -> StageResult:
     # What a person wrote is read before anything is measured: a slip must not show after hours.
     bounds = quant_card.parse(config.within) if config.within else []
     rated = panel(config.panel, config.seed) if config.panel else None
+    tasks = read_tasks(config) if config.gguf else []
+    require_other_files(config, tasks)
     ledgers = Ledgers(config.output, {"threads": config.threads or os.cpu_count(), "versions": _versions()})
-    report = _measure(config, config.gguf, bounds, ledgers) if config.gguf else {"tasks": []}
+    report = _measure(config, config.gguf, tasks, bounds, ledgers) if config.gguf else {"tasks": []}
     for result in [*report["tasks"], report.get("generation") or {"warnings": []}]:
         for warning in result["warnings"]:
             progress.message(f"warning: {result.get('task', FREE_ANSWERS)}: {warning}")
@@ -57,10 +60,11 @@ def evaluate(config: EvalConfig) -> StageResult:
     return StageResult(config.output, {"line": line, "tasks": headlines})
 
 
-def _measure(config: EvalConfig, gguf: Path, bounds: Sequence[quant_card.Bound], ledgers: Ledgers) -> dict[str, Any]:
+def _measure(
+    config: EvalConfig, gguf: Path, tasks: Sequence[Task], bounds: Sequence[quant_card.Bound], ledgers: Ledgers
+) -> dict[str, Any]:
     """Everything that is asked of files: the results but for the panel's part."""
     files = {"model": gguf} | ({"baseline": config.baseline} if config.baseline else {})
-    tasks = read_tasks(config)
     metadata = read_gguf_metadata(gguf)
     ending = answer_ending(metadata.chat) if metadata.chat else ()
     prepared = [prepare(task, metadata, config, ending) for task in tasks]
@@ -117,6 +121,21 @@ def draw_samples(prepared: Sequence[Prepared], metadata: GgufMetadata, config: E
     )  # fmt: skip
 
 
+def require_other_files(config: EvalConfig, tasks: Sequence[Task]) -> None:
+    """Raise InputError where what is to be written would take the place of what is read."""
+    names = (ANSWERS, *(f"items-{task.name}.jsonl" for task in tasks))
+    written = {path.resolve() for path in (config.output, *(beside(config.output, name) for name in names))}
+    read = [path for paths in input_paths(config).values() for path in paths]
+    read += [Path(examples) for task in config.task if (examples := task.partition("?shots=")[2])]
+    read += [config.data / name for name in (*TASKS_OF_A_RUN, TRAINING, CARD)] if config.data else []
+    for path in read:
+        if path.resolve() in written:
+            raise InputError(
+                f"{path} is read, and would be overwritten",
+                hint="write the results into a folder of their own: --output results/results.json",
+            )
+
+
 def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared], drawn: Sequence[samples.Sample]) -> None:
     """Raise InputError unless every id that will be asked for stands for the same bytes in all files."""
     scored = [answer.input_ids for it in prepared for answers in it.prompts for answer in answers]
@@ -138,12 +157,16 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
     """A task's part of results.json; its items are written beside it."""
     task, kind = prepared.task, mcq if prepared.task.kind == "multiple_choice" else perplexity
     seen = _overlap(prepared, items, config)
-    path = config.output.with_name(f"items-{task.name}.jsonl")
+    path = beside(config.output, f"items-{task.name}.jsonl")
     write_text(path, "".join(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n" for kept in items))
     summary = kind.summarize(items, config.seed)
     warnings = kind.warnings(summary, len(items)) + overlap.warning(seen)
     if twice := sum(_has_its_answer_twice(record) for record in prepared.records):
         warnings.append(f"{twice:,} items have the right option twice: scored by its text that is a tie, and wrong")
+    if repeated := len(items) - len({kept["id"] for kept in items}):
+        warnings.append(
+            f"{repeated:,} items stand in the file more than once: they count each time, and intervals do not know it"
+        )
     if prepared.left_out["too_long"]:
         warnings.append(f"{prepared.left_out['too_long']:,} records are longer than the context and were left out")
     return {
@@ -189,7 +212,7 @@ def _samples(
 ) -> dict[str, Any]:
     """The samples' part of results.json: of the held-out ones the first; all of them go to a file beside it."""
     found = samples.summarize(asked, answers, max_tokens=config.max_answer_tokens, too_long=too_long)
-    path = config.output.with_name(ANSWERS)
+    path = beside(config.output, ANSWERS)
     lines = (json.dumps(kept, ensure_ascii=False) + "\n" for kept in found["items"])
     write_text(path, "".join(lines))
     held_out = [kept for kept in found["items"] if kept["expected"] is not None]
@@ -213,7 +236,8 @@ def _card(
     if any(bound.figure == "accuracy" for bound in bounds):
         accuracies = {path.name: _accuracy(path, _choices(prepared)[0], config, ledgers) for path in files}
     within = quant_card.smallest_within(config.within, bounds, card, accuracies) if config.within else None
-    return card | {"accuracy": accuracies or None, "within": within}
+    task = _choices(prepared)[0].task.name if accuracies else None
+    return card | {"accuracy": accuracies or None, "accuracy_task": task, "within": within}
 
 
 def _choices(prepared: Sequence[Prepared]) -> list[Prepared]:

@@ -92,7 +92,7 @@ def likelihoods(items: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any]
             **mean,
             "perplexity": _exp(mean["nats_per_token"]),
             "perplexity_interval_95": limits if limits and None not in limits else None,
-            "nats_per_byte": float(its.sum()) / text_bytes if part == HEADLINE else None,
+            "nats_per_byte": float(its.sum()) / text_bytes if part == HEADLINE and text_bytes else None,
         }
     if "baseline" in sums:
         found["difference"] = _mean(sums["model"] - sums["baseline"], counts)
