@@ -232,7 +232,8 @@ def _take(task: Task, pool: list[Question], shots: int, origin: Path, digest: st
         if len(its) < shots:
             of = f" of {subject}" if subject else ""
             raise InputError(
-                f"{origin} has {len(its)} examples{of} that are not tested, not {shots}", hint="lower --shots"
+                f"{origin} has {len(its)} examples{of} that are not tested, not {shots}",
+                hint="lower --shots" if its else "name another file: ?shots=FILE",
             )
         chosen += its
     return Task(task.name, task.path, task.sha256, task.records, task.benchmark, tuple(chosen), digest)

@@ -76,6 +76,7 @@ def _measure(
             f"--within {config.within!r}: accuracy is of multiple-choice questions, and no task has any",
             hint="name one: --task questions.jsonl",
         )
+    card = _card_files(config)
     described = {role: _file(path) for role, path in files.items()}
     scores: dict[str, list[list[list[FloatArray]]]] = {}
     answers: dict[str, list[dict[str, Any]]] = {}
@@ -98,7 +99,7 @@ def _measure(
         "tasks": results,
         "generation": samples.compare(asked, answers, config.seed),
         "samples": _samples(asked, answers, len(drawn) - len(asked), config),
-        "quant_card": _card(config, prepared, bounds, ledgers),
+        "quant_card": _card(config, card, prepared, bounds, ledgers),
     }
 
 
@@ -165,7 +166,7 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
         warnings.append(f"{twice:,} items have the right option twice: scored by its text that is a tie, and wrong")
     if repeated := len(items) - len({kept["id"] for kept in items}):
         warnings.append(
-            f"{repeated:,} items stand in the file more than once: they count each time, and intervals do not know it"
+            f"{repeated:,} of {len(items):,} items repeat another: each counts, and the intervals take it for independent"
         )
     if prepared.left_out["too_long"]:
         warnings.append(f"{prepared.left_out['too_long']:,} records are longer than the context and were left out")
@@ -221,13 +222,31 @@ def _samples(
     return found | {"items": shown, "answers_file": path.name, "answers_sha256": sha256_file(path)}
 
 
+def _card_files(config: EvalConfig) -> list[Path]:
+    """The files of the card; none where all are quantized and no bound asks for it: a run without F16 is a run too."""
+    files = list(map(Path, config.card))
+    types = quant_card.types_of(files)
+    try:
+        if files:
+            quant_card.reference_of(types)
+    except InputError as error:
+        if config.within:
+            raise
+        progress.message(f"warning: no quant card: {error.message}")
+        return []
+    return files
+
+
 def _card(
-    config: EvalConfig, prepared: Sequence[Prepared], bounds: Sequence[quant_card.Bound], ledgers: Ledgers
+    config: EvalConfig,
+    files: list[Path],
+    prepared: Sequence[Prepared],
+    bounds: Sequence[quant_card.Bound],
+    ledgers: Ledgers,
 ) -> dict[str, Any] | None:
     """The quant card of the files that are asked for, and the smallest one within the bounds."""
-    if not config.card or not prepared:
+    if not files or not prepared:
         return None
-    files = [Path(name) for name in config.card]
     # Conversations and texts are what a model is used on; questions serve where there is nothing else.
     ordered = sorted(prepared, key=lambda it: it.task.kind == "multiple_choice")
     prompts = [answers for it in ordered for answers in it.prompts]

@@ -9,7 +9,7 @@ are in memory. The texts are those of the tasks, every token of them. `--within`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,17 +55,8 @@ def quant_card(
     """The card of these files. Raises InputError where none of them is a reference."""
     if not prompts:
         raise InputError("a quant card needs texts", hint="name a task: --task test.jsonl")
-    if len({path.name for path in files}) < len(files):
-        raise InputError(
-            "two files of the card have the same name", hint="the card tells files by their names: rename one"
-        )
-    types = {path: _type(path) for path in files}
-    reference = next((path for wide in WIDEST for path, name in types.items() if name == wide), None)
-    if reference is None:
-        raise InputError(
-            f"none of {', '.join(path.name for path in files)} is F32, BF16 or F16",
-            hint="the card compares with the unrounded file: convert with --types F16,...",
-        )
+    types = types_of(files)
+    reference = reference_of(types)
     texts, digests = _texts(prompts, max_tokens), {path: sha256_file(path) for path in files}
     rows = []
     for path in sorted(files, key=lambda path: path.stat().st_size):
@@ -76,6 +67,26 @@ def quant_card(
         row = {"file": path.name, "type": types[path], "bytes": path.stat().st_size, "sha256": digests[path]}
         rows.append(row | {"against_reference": against, "cost": file_cost(path, threads)})
     return {"protocol": PROTOCOL, "reference": reference.name, "prompts_sha256": ids_sha256(texts), "files": rows}
+
+
+def types_of(files: Sequence[Path]) -> dict[Path, str]:
+    """The type of each file. Raises InputError where one is no GGUF, or where two have the same name."""
+    if len({path.name for path in files}) < len(files):
+        raise InputError(
+            "two files of the card have the same name", hint="the card tells files by their names: rename one"
+        )
+    return {path: _type(path) for path in files}
+
+
+def reference_of(types: Mapping[Path, str]) -> Path:
+    """The widest file. Raises InputError where all are quantized."""
+    reference = next((path for wide in WIDEST for path, name in types.items() if name == wide), None)
+    if reference is None:
+        raise InputError(
+            f"none of {', '.join(path.name for path in types)} is F32, BF16 or F16",
+            hint="the card compares with the unrounded file: convert with --types F16,...",
+        )
+    return reference
 
 
 def _type(path: Path) -> str:

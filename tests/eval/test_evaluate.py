@@ -18,7 +18,8 @@ from eval.prompts import Encoder
 from eval.tasks import Question, read_task
 from eval.wording import OWN, wording_of
 from medllama.chat import Chat
-from medllama.errors import InputError
+from medllama.config import build
+from medllama.errors import InputError, RecipeError
 from medllama.files import read_json, sha256_file
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Context, Model
@@ -321,9 +322,7 @@ def test_an_item_that_stands_twice_in_the_file_is_told(ggufs: dict[str, Path], t
     item = {"question": "Where is gout?", "options": {"A": "Joints", "B": "Skin"}, "answer": "A"}
     path = write_jsonl(tmp_path / "items.jsonl", [item, item | {"question": "And scurvy?"}, item])
     result, _ = task(run(ggufs, tmp_path / "out" / "results.json", task=(str(path),), baseline=None), 0)
-    assert result["warnings"] == [
-        "1 items stand in the file more than once: they count each time, and intervals do not know it"
-    ]
+    assert result["warnings"] == ["1 of 3 items repeat another: each counts, and the intervals take it for independent"]
 
 
 def test_what_one_document_gives_is_read_by_the_report_and_the_card(ggufs: dict[str, Path], tmp_path: Path) -> None:
@@ -397,3 +396,19 @@ def test_results_in_one_folder_keep_their_own_items(ggufs: dict[str, Path], data
         result, _ = task(output, 0)
         assert result["items_sha256"] == sha256_file(tmp_path / result["items_file"])
     assert sorted(path.name for path in tmp_path.glob("*.partial")) == []
+
+
+def test_a_slip_in_the_card_is_told_before_anything_is_measured(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.evaluate.score", None)
+    for named, said in ((tmp_path / "gone.gguf", "does not exist"), (ggufs["model"], "have the same name")):
+        card = (str(ggufs["model"]), str(named))
+        with pytest.raises(InputError, match=said):
+            run(ggufs, tmp_path / "results.json", baseline=None, data=data, card=card)
+
+
+@pytest.mark.parametrize("name", ["seed", "card_tokens"])
+def test_a_number_below_nothing_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name}: -1 must be"):
+        build(EvalConfig, {"gguf": "a", "output": "b", "task": ["c"], name: -1}, origin="x")

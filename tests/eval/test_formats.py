@@ -213,3 +213,10 @@ def test_examples_may_be_what_the_official_test_leaves_of_the_same_file(tmp_path
     truth.write_text("7")
     with pytest.raises(InputError, match=r"test_ground_truth\.json is no table"):
         open_task(f"pubmedqa:{path}")
+
+
+def test_where_no_example_is_left_another_file_is_asked_for(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "t.jsonl", MEDQA)
+    with pytest.raises(InputError, match="has 0 examples that are not tested") as caught:
+        open_task(f"medqa:{path}?shots={path}", shots=1)
+    assert caught.value.hint == "name another file: ?shots=FILE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,19 @@ def test_two_files_of_one_name_are_refused(files: list[Path], tmp_path: Path) ->
     (tmp_path / files[0].name).symlink_to(files[1])
     with pytest.raises(InputError, match="two files of the card have the same name"):
         quant_card.quant_card([files[0], tmp_path / files[0].name], [[None]], 10, 1, Ledgers(files[0], {}))  # type: ignore[list-item]
+
+
+def test_a_run_without_an_unrounded_file_has_no_card_and_is_told_why(
+    files: list[Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvalConfig(
+        gguf=files[1], output=tmp_path / "results.json", task=(str(data / "multiple_choice.jsonl"),), threads=1,
+        domain_prompts=False, card=tuple(map(str, files[1:])),
+    )  # fmt: skip
+    evaluate(config)
+    assert json.loads(config.output.read_text())["quant_card"] is None
+    assert (
+        "no quant card: none of medllama-Q8_0.gguf, medllama-Q4_0.gguf is F32, BF16 or F16" in capsys.readouterr().err
+    )
+    with pytest.raises(InputError, match="is F32, BF16 or F16"):
+        evaluate(dataclasses.replace(config, within="kld<0.1"))
