@@ -25,6 +25,7 @@ from report.records import PURPOSE
 from report.report import report
 from tests.report import runs
 from tests.report.runs import change
+from tests.report.test_markdown_and_slides import add_card
 
 RESULTS = "eval/results.json"
 BLOCKS = "self::p or self::li or self::dd or self::table or self::figure or self::details or self::article"
@@ -331,6 +332,13 @@ def test_whatever_is_lost_from_a_record_there_is_a_page_or_an_error_that_names_i
             outcomes[outcome(run, name)] += 1
     assert outcomes.keys() == {"page", "error"}
     assert min(outcomes.values()) > 10
+
+
+def test_words_stand_apart(run: Path) -> None:
+    change(run / RESULTS, add_card)
+    said = text(page_of(run))
+    assert said.count("±") > 5
+    assert re.findall(r"\S±|[\d)]\.[A-Z]", said) == []
 
 
 def test_a_text_in_windows_is_called_a_text(run: Path) -> None:
