@@ -65,8 +65,9 @@ def evaluation_html(found: dict[str, Any]) -> str:
                 plotted.append((f"{task['task']}, {name}", task[who]["accuracy"], (low, high)))
             text = (task.get("answer_text") or {}).get(who)
             if text:
-                low, high = text["perplexity_interval_95"]
-                figure = f"{text['perplexity']:.2f} ({low:.2f} to {high:.2f})"
+                limits = [f"{limit:.2f}" for limit in text["perplexity_interval_95"] or ()]
+                perplexity = "beyond measure" if text["perplexity"] is None else f"{text['perplexity']:.2f}"
+                figure = f"{perplexity} ({' to '.join(limits) or 'no interval'})"
                 rows.append([task["task"], name, figure, f"{task['answer_text']['tokens']:,}"])
     parts = [f"<p>{escape(found['line'])}</p>", table_html(["task", "measured", "result"], lines)]
     if plotted:

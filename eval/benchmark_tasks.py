@@ -13,8 +13,10 @@ PubMedQA's official test is 500 of 1,000 items: those that `test_ground_truth.js
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
+import io
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,7 @@ from eval.tasks import Question, Task, content_sha256, read_task
 from medllama import progress
 from medllama.benchmarks import ON_HUB
 from medllama.errors import InputError
-from medllama.files import read_json, read_jsonl, sha256_file
+from medllama.files import read_json, read_jsonl, read_text, sha256_file
 
 MMLU_SUBJECTS = (
     "anatomy", "clinical_knowledge", "college_biology", "college_medicine", "medical_genetics", "professional_medicine",
@@ -93,12 +95,12 @@ def _all_subjects(found: list[Path], split: str) -> list[Path]:
     return found
 
 
-def _read(name: str, files: list[Path]) -> tuple[tuple[Question, ...], str]:
+def _read(name: str, files: list[Path], *, for_test: bool = True) -> tuple[tuple[Question, ...], str]:
     """The questions of official files, and the digest of the files."""
     records: list[Question] = []
     for file in files:
         records += questions(name, rows_of_file(file), _subject(file))
-    if name == "pubmedqa":
+    if name == "pubmedqa" and for_test:
         records = _official_test(records, files[0].parent)
     if not records:
         raise InputError(f"{files[0]} has no items", hint=f"is it the official file of {name}?")
@@ -125,17 +127,18 @@ def questions(name: str, rows: Rows, subject: str = "", is_hub: bool = False) ->
 def rows_of_file(path: Path) -> Rows:
     """The rows of JSONL, of a JSON list or table of rows, or of MMLU's CSV."""
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [(f"{path}:{number}", _mmlu_row(cells)) for number, cells in enumerate(csv.reader(file), start=1)]
+        return _rows_of_csv(path)
     if path.suffix == ".json" and not _is_lines(path):
         value = read_json(path)
         pairs: Iterable[tuple[str, Any]] = (
             ((f"{key}", row) for key, row in value.items())
             if isinstance(value, dict)
             else ((f"{path}: row {number}", row) for number, row in enumerate(value, start=1))
+            if isinstance(value, list)
+            else ()
         )
         rows = list(pairs)
-        if not all(isinstance(row, dict) for _, row in rows):
+        if not rows or not all(isinstance(row, dict) for _, row in rows):
             raise InputError(f"{path} holds no rows", hint="a list or a table of objects is expected")
         return rows
     return list(read_jsonl(path))
@@ -143,9 +146,20 @@ def rows_of_file(path: Path) -> Rows:
 
 def _is_lines(path: Path) -> bool:
     """MedMCQA's own `.json` files are JSONL: an object ends with the first line."""
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
-        return first.startswith("{") and first.endswith("}") and bool(file.readline().strip())
+    with path.open("rb") as file:
+        first, second = file.readline().strip().removeprefix(codecs.BOM_UTF8), file.readline().strip()
+    return first.startswith(b"{") and first.endswith(b"}") and bool(second)
+
+
+def _rows_of_csv(path: Path) -> Rows:
+    """Every row with the line on which it ends; empty lines are nothing."""
+    lines = csv.reader(io.StringIO(read_text(path, newline=""), newline=""))
+    try:
+        return [(f"{path}:{lines.line_num}", _mmlu_row(cells)) for cells in lines if cells]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}:{lines.line_num} is not CSV: {error}", hint="is it the official file of MMLU?"
+        ) from None
 
 
 def _mmlu_row(cells: list[str]) -> dict[str, Any]:
@@ -154,13 +168,16 @@ def _mmlu_row(cells: list[str]) -> dict[str, Any]:
 
 def _subject(file: Path) -> str:
     """`college_medicine` of `college_medicine_test.csv`."""
-    return file.stem.rpartition("_")[0]
+    name, _, split = file.stem.rpartition("_")
+    return name if split in {*SPLITS, *EXAMPLE_SPLITS} else file.stem
 
 
 def _official_test(records: list[Question], folder: Path) -> list[Question]:
     truth = folder / GROUND_TRUTH
     if truth.is_file():
-        official = set(read_json(truth))
+        official = read_json(truth)
+        if not isinstance(official, dict):
+            raise InputError(f"{truth} is no table of answers by name", hint="copy PubMedQA's own")
         chosen = [record for record in records if record.document_id in official]
         if chosen:
             return chosen
@@ -193,7 +210,7 @@ def _with_examples(task: Task, named: str, shots: int) -> Task:
             f"there are no examples for --shots beside {task.path}",
             hint=f"name their file: --task '{task.benchmark + ':' if task.benchmark else ''}{task.path}?shots=FILE'",
         )
-    records = _read(task.benchmark, files)[0] if task.benchmark else _questions_of(read_task(files[0]))
+    records = _read(task.benchmark, files, for_test=False)[0] if task.benchmark else _questions_of(read_task(files[0]))
     return _take(task, list(records), shots, files[0], _digest(files))
 
 
@@ -215,7 +232,8 @@ def _take(task: Task, pool: list[Question], shots: int, origin: Path, digest: st
         if len(its) < shots:
             of = f" of {subject}" if subject else ""
             raise InputError(
-                f"{origin} has {len(its)} examples{of} that are not tested, not {shots}", hint="lower --shots"
+                f"{origin} has {len(its)} examples{of} that are not tested, not {shots}",
+                hint="lower --shots" if its else "name another file: ?shots=FILE",
             )
         chosen += its
     return Task(task.name, task.path, task.sha256, task.records, task.benchmark, tuple(chosen), digest)

@@ -99,6 +99,8 @@ class EvalConfig:
             ("samples", 0),
             ("generate", 0),
             ("shots", 0),
+            ("seed", 0),
+            ("card_tokens", 1),
         ):
             if (value := getattr(self, name)) < least:
                 found.append(f"{name}: {value} must be {least} or more")

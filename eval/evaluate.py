@@ -20,12 +20,13 @@ from typing import Any
 
 from eval import mcq, overlap, perplexity, quant_card, samples
 from eval.config import EvalConfig
-from eval.ledger import Ledgers
+from eval.ledger import Ledgers, beside
 from eval.panel import panel
-from eval.prepared import Prepared, prepare, read_tasks
+from eval.prepared import TASKS_OF_A_RUN, Prepared, prepare, read_tasks
 from eval.scoring import BATCH_TOKENS, SEQUENCES, STEP_TOKENS, FloatArray, answer_ending, score
-from eval.tasks import Passage, Question
+from eval.tasks import Passage, Question, Task
 from medllama import __version__, progress
+from medllama.config import input_paths
 from medllama.errors import InputError
 from medllama.files import read_json, sha256_file, write_json, write_text
 from medllama.gguf_metadata import GgufMetadata, read_gguf_metadata
@@ -42,8 +43,10 @@ def evaluate(config: EvalConfig) -> StageResult:
     # What a person wrote is read before anything is measured: a slip must not show after hours.
     bounds = quant_card.parse(config.within) if config.within else []
     rated = panel(config.panel, config.seed) if config.panel else None
+    tasks = read_tasks(config) if config.gguf else []
+    require_other_files(config, tasks)
     ledgers = Ledgers(config.output, {"threads": config.threads or os.cpu_count(), "versions": _versions()})
-    report = _measure(config, config.gguf, bounds, ledgers) if config.gguf else {"tasks": []}
+    report = _measure(config, config.gguf, tasks, bounds, ledgers) if config.gguf else {"tasks": []}
     for result in [*report["tasks"], report.get("generation") or {"warnings": []}]:
         for warning in result["warnings"]:
             progress.message(f"warning: {result.get('task', FREE_ANSWERS)}: {warning}")
@@ -57,10 +60,11 @@ def evaluate(config: EvalConfig) -> StageResult:
     return StageResult(config.output, {"line": line, "tasks": headlines})
 
 
-def _measure(config: EvalConfig, gguf: Path, bounds: Sequence[quant_card.Bound], ledgers: Ledgers) -> dict[str, Any]:
+def _measure(
+    config: EvalConfig, gguf: Path, tasks: Sequence[Task], bounds: Sequence[quant_card.Bound], ledgers: Ledgers
+) -> dict[str, Any]:
     """Everything that is asked of files: the results but for the panel's part."""
     files = {"model": gguf} | ({"baseline": config.baseline} if config.baseline else {})
-    tasks = read_tasks(config)
     metadata = read_gguf_metadata(gguf)
     ending = answer_ending(metadata.chat) if metadata.chat else ()
     prepared = [prepare(task, metadata, config, ending) for task in tasks]
@@ -72,6 +76,7 @@ def _measure(config: EvalConfig, gguf: Path, bounds: Sequence[quant_card.Bound],
             f"--within {config.within!r}: accuracy is of multiple-choice questions, and no task has any",
             hint="name one: --task questions.jsonl",
         )
+    card = _card_files(config)
     described = {role: _file(path) for role, path in files.items()}
     scores: dict[str, list[list[list[FloatArray]]]] = {}
     answers: dict[str, list[dict[str, Any]]] = {}
@@ -94,7 +99,7 @@ def _measure(config: EvalConfig, gguf: Path, bounds: Sequence[quant_card.Bound],
         "tasks": results,
         "generation": samples.compare(asked, answers, config.seed),
         "samples": _samples(asked, answers, len(drawn) - len(asked), config),
-        "quant_card": _card(config, prepared, bounds, ledgers),
+        "quant_card": _card(config, card, prepared, bounds, ledgers),
     }
 
 
@@ -115,6 +120,21 @@ def draw_samples(prepared: Sequence[Prepared], metadata: GgufMetadata, config: E
         config.examples, held_out, metadata.chat, count=max(config.samples, config.generate), seed=config.seed,
         with_domain=config.domain_prompts,
     )  # fmt: skip
+
+
+def require_other_files(config: EvalConfig, tasks: Sequence[Task]) -> None:
+    """Raise InputError where what is to be written would take the place of what is read."""
+    names = (ANSWERS, *(f"items-{task.name}.jsonl" for task in tasks))
+    written = {path.resolve() for path in (config.output, *(beside(config.output, name) for name in names))}
+    read = [path for paths in input_paths(config).values() for path in paths]
+    read += [Path(examples) for task in config.task if (examples := task.partition("?shots=")[2])]
+    read += [config.data / name for name in (*TASKS_OF_A_RUN, TRAINING, CARD)] if config.data else []
+    for path in read:
+        if path.resolve() in written:
+            raise InputError(
+                f"{path} is read, and would be overwritten",
+                hint="write the results into a folder of their own: --output results/results.json",
+            )
 
 
 def require_same_tokens(files: dict[str, Path], prepared: Sequence[Prepared], drawn: Sequence[samples.Sample]) -> None:
@@ -138,12 +158,16 @@ def _result(prepared: Prepared, items: list[dict[str, Any]], config: EvalConfig)
     """A task's part of results.json; its items are written beside it."""
     task, kind = prepared.task, mcq if prepared.task.kind == "multiple_choice" else perplexity
     seen = _overlap(prepared, items, config)
-    path = config.output.with_name(f"items-{task.name}.jsonl")
+    path = beside(config.output, f"items-{task.name}.jsonl")
     write_text(path, "".join(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n" for kept in items))
     summary = kind.summarize(items, config.seed)
     warnings = kind.warnings(summary, len(items)) + overlap.warning(seen)
     if twice := sum(_has_its_answer_twice(record) for record in prepared.records):
         warnings.append(f"{twice:,} items have the right option twice: scored by its text that is a tie, and wrong")
+    if repeated := len(items) - len({kept["id"] for kept in items}):
+        warnings.append(
+            f"{repeated:,} of {len(items):,} items repeat another: each counts, and the intervals take it for independent"
+        )
     if prepared.left_out["too_long"]:
         warnings.append(f"{prepared.left_out['too_long']:,} records are longer than the context and were left out")
     return {
@@ -189,7 +213,7 @@ def _samples(
 ) -> dict[str, Any]:
     """The samples' part of results.json: of the held-out ones the first; all of them go to a file beside it."""
     found = samples.summarize(asked, answers, max_tokens=config.max_answer_tokens, too_long=too_long)
-    path = config.output.with_name(ANSWERS)
+    path = beside(config.output, ANSWERS)
     lines = (json.dumps(kept, ensure_ascii=False) + "\n" for kept in found["items"])
     write_text(path, "".join(lines))
     held_out = [kept for kept in found["items"] if kept["expected"] is not None]
@@ -198,13 +222,31 @@ def _samples(
     return found | {"items": shown, "answers_file": path.name, "answers_sha256": sha256_file(path)}
 
 
+def _card_files(config: EvalConfig) -> list[Path]:
+    """The files of the card; none where all are quantized and no bound asks for it: a run without F16 is a run too."""
+    files = list(map(Path, config.card))
+    types = quant_card.types_of(files)
+    try:
+        if files:
+            quant_card.reference_of(types)
+    except InputError as error:
+        if config.within:
+            raise
+        progress.message(f"warning: no quant card: {error.message}")
+        return []
+    return files
+
+
 def _card(
-    config: EvalConfig, prepared: Sequence[Prepared], bounds: Sequence[quant_card.Bound], ledgers: Ledgers
+    config: EvalConfig,
+    files: list[Path],
+    prepared: Sequence[Prepared],
+    bounds: Sequence[quant_card.Bound],
+    ledgers: Ledgers,
 ) -> dict[str, Any] | None:
     """The quant card of the files that are asked for, and the smallest one within the bounds."""
-    if not config.card or not prepared:
+    if not files or not prepared:
         return None
-    files = [Path(name) for name in config.card]
     # Conversations and texts are what a model is used on; questions serve where there is nothing else.
     ordered = sorted(prepared, key=lambda it: it.task.kind == "multiple_choice")
     prompts = [answers for it in ordered for answers in it.prompts]
@@ -213,7 +255,8 @@ def _card(
     if any(bound.figure == "accuracy" for bound in bounds):
         accuracies = {path.name: _accuracy(path, _choices(prepared)[0], config, ledgers) for path in files}
     within = quant_card.smallest_within(config.within, bounds, card, accuracies) if config.within else None
-    return card | {"accuracy": accuracies or None, "within": within}
+    task = _choices(prepared)[0].task.name if accuracies else None
+    return card | {"accuracy": accuracies or None, "accuracy_task": task, "within": within}
 
 
 def _choices(prepared: Sequence[Prepared]) -> list[Prepared]:

@@ -27,7 +27,7 @@ def medqa(row: Row, place: str, number_of_options: int = 4) -> Question:
         return _question(_text(row, "sent1"), texts, _whole(row, "label"), place, str(row.get("id", "")))
     options = row.get("options")
     if isinstance(options, list) and all(isinstance(it, dict) for it in options):  # [{"key": "A", "value": "..."}]
-        options = {it.get("key"): it.get("value") for it in options}
+        options = {str(it.get("key")): it.get("value") for it in options}
     if not isinstance(options, dict) or list(options) != list(LETTERS[: len(options)]):
         raise ValueError("options is no table of A, B, C, ...")
     if len(options) != number_of_options:
@@ -58,8 +58,8 @@ def medmcqa(row: Row, place: str, first: int = 1) -> Question:
 def first_of_cop(rows: Sequence[Row], is_hub: bool = False) -> int:
     """What `cop` calls the first option in a whole file: 0 on the hub, 1 in the original files. Its values tell where there are
     enough of them; where none is 0 or 4, the origin of the file does."""
-    values = {row.get("cop") for row in rows}
-    if values <= {None, -1}:
+    values = [row.get("cop") for row in rows]
+    if all(value in (None, -1) for value in values):
         raise ValueError("no row has its answer (cop): MedMCQA's test split has none, use its validation split")
     if 0 in values and 4 in values:
         raise ValueError("cop runs from 0 to 4, which neither the original files nor the hub's do")
@@ -91,7 +91,7 @@ def mmlu(row: Row, place: str, subject: str = "") -> Question:
     choices, answer = row.get("choices"), row.get("answer")
     if not isinstance(choices, Sequence) or len(choices) != 4 or not all(isinstance(it, str) for it in choices):
         raise ValueError("it has no four options")
-    number = LETTERS.find(answer) if isinstance(answer, str) and len(answer) == 1 else answer
+    number = LETTERS.index(answer) if isinstance(answer, str) and answer in tuple(LETTERS) else answer
     subject = str(row.get("subject") or subject)
     return _question(_text(row, "question"), list(choices), number, place, subject=subject)
 
@@ -106,6 +106,8 @@ def _question(
 ) -> Question:
     if not isinstance(number, int) or not 0 <= number < len(texts):
         raise ValueError(f"the answer is {number!r}, none of its {len(texts)} options")
+    if wordless := [text for text in texts if not isinstance(text, str)]:
+        raise ValueError(f"an option is no text but {wordless[0]!r}")
     options = dict(zip(LETTERS, texts, strict=False))
     content = {"question": question, "options": options, "answer": LETTERS[number], "context": context}
     return Question(

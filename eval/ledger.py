@@ -20,6 +20,11 @@ from typing import Any
 from medllama.files import PARTIAL_SUFFIX
 
 
+def beside(output: Path, name: str) -> Path:
+    """A file that belongs to these results: `items-medqa.jsonl` to results.json, `q4-items-medqa.jsonl` to q4.json."""
+    return output.with_name(name if output.stem == "results" else f"{output.stem}-{name}")
+
+
 class Ledgers:
     """The ledgers of one evaluation, beside its results; `decides` is what all of them depend on."""
 
@@ -30,7 +35,7 @@ class Ledgers:
 
     def open(self, name: str, decides: Mapping[str, Any]) -> Ledger:
         """The ledger of one measurement with one file, under everything that decides its bits."""
-        path = self._output.with_name(f"{name}.jsonl{PARTIAL_SUFFIX}")
+        path = beside(self._output, f"{name}.jsonl{PARTIAL_SUFFIX}")
         self._opened.append(Ledger(path, {**self._decides, **decides}))
         return self._opened[-1]
 

@@ -58,7 +58,8 @@ def item(
         sums = [float(values.sum()) for values in options]
         choices = {}
         for measure in MEASURES:
-            values = [total / length for total, length in zip(sums, lengths[measure], strict=True)]
+            # A few options of MedMCQA are empty texts.
+            values = [total / max(1, length) for total, length in zip(sums, lengths[measure], strict=True)]
             choices[measure] = choose(dict(zip(question.options, values, strict=True)))
         kept[role] = {
             "log_likelihood": dict(zip(question.options, sums, strict=True)),

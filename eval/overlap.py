@@ -66,7 +66,8 @@ def warning(overlap: dict[str, Any] | None) -> list[str]:
 def _texts(record: Question | Passage) -> list[str]:
     if isinstance(record, Question):
         return [record.question, record.context]
-    return [message["content"] for message in record.messages] or [record.text]
+    # A system prompt stands before every conversation, in training as in the test.
+    return [message["content"] for message in record.messages if message["role"] != "system"] or [record.text]
 
 
 def _training_texts(value: dict[str, Any]) -> Iterator[str]:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,16 @@ def alpha(judgements: Sequence[tuple[str, str, Any]], level: str) -> float | Non
     """Krippendorff's alpha of (unit, rater, value); None where no unit has two raters, or all values are one."""
     import krippendorff
 
-    units, raters = (sorted({judgement[place] for judgement in judgements}) for place in (0, 1))
-    values = sorted({judgement[2] for judgement in judgements})
-    counts = {unit: sum(judgement[0] == unit for judgement in judgements) for unit in units}
+    units, raters, values = (_numbered(judgement[place] for judgement in judgements) for place in range(3))
+    counts = Counter(judgement[0] for judgement in judgements)
     compared = {judgement[2] for judgement in judgements if counts[judgement[0]] > 1}
     if len(compared) < 2:
         return None
     table = numpy.full((len(raters), len(units)), numpy.nan)
     for unit, rater, value in judgements:
-        number = values.index(value) if level == "nominal" else value
-        table[raters.index(rater), units.index(unit)] = number
+        table[raters[rater], units[unit]] = values[value] if level == "nominal" else value
     return float(krippendorff.alpha(reliability_data=table, level_of_measurement=level))
+
+
+def _numbered(names: Iterable[Any]) -> dict[Any, int]:
+    return {name: number for number, name in enumerate(sorted(set(names)))}

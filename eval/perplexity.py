@@ -87,12 +87,12 @@ def likelihoods(items: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any]
     found: dict[str, Any] = {"tokens": int(counts.sum()), "documents": len(numbers), "bytes": text_bytes}
     for role, its in sums.items():
         mean = _mean(its, counts)
-        interval = mean["interval_95"]
+        limits = [_exp(limit) for limit in mean["interval_95"] or ()]
         found[role] = {
             **mean,
             "perplexity": _exp(mean["nats_per_token"]),
-            "perplexity_interval_95": interval and [_exp(limit) for limit in interval],
-            "nats_per_byte": float(its.sum()) / text_bytes if part == HEADLINE else None,
+            "perplexity_interval_95": limits if limits and None not in limits else None,
+            "nats_per_byte": float(its.sum()) / text_bytes if part == HEADLINE and text_bytes else None,
         }
     if "baseline" in sums:
         found["difference"] = _mean(sums["model"] - sums["baseline"], counts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import numpy.typing
 from eval import mcq, perplexity
 from eval.benchmark_tasks import open_task
 from eval.config import EvalConfig
-from eval.prompts import Answers, Encoder, bos
+from eval.prompts import Answers, Encoder, bos, ids_sha256
 from eval.scoring import FloatArray, is_text, longest
 from eval.tasks import Passage, Question, Task
 from eval.windows import DEFAULT_WINDOW, file_windows, slide
@@ -54,8 +52,7 @@ class Prepared:
     @property
     def prompts_sha256(self) -> str:
         """The SHA-256 of all ids and labels, as JSON."""
-        ids = [[[answer.input_ids, answer.labels] for answer in answers] for answers in self.prompts]
-        return hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()
+        return ids_sha256([[[answer.input_ids, answer.labels] for answer in answers] for answers in self.prompts])
 
     def items(self, scores: dict[str, list[list[FloatArray]]]) -> list[dict[str, Any]]:
         """Every record's JSON object, in the order of the file; `scores` are each role's, by prompt and answer."""
@@ -81,6 +78,8 @@ def read_tasks(config: EvalConfig) -> list[Task]:
     """The tasks that are named, and those of a run's data that are there. A text file is a task whose records come later."""
     names = list(config.task)
     if config.data is not None:
+        if not config.data.is_dir():
+            raise InputError(f"{config.data} is no folder", hint="name the folder that medllama prepare made")
         present = [path for name in TASKS_OF_A_RUN if (path := config.data / name).is_file()]
         found = [path for path in present if path.stat().st_size]
         if not present and not names:
@@ -112,7 +111,7 @@ def _text_task(path: Path) -> Task:
 
 def prepare(task: Task, metadata: GgufMetadata, config: EvalConfig, ending: Sequence[int]) -> Prepared:
     """The records to measure, in the order of the file, with their ids."""
-    if task.path.suffix == TEXT_SUFFIX:
+    if task.kind == "perplexity" and task.path.suffix == TEXT_SUFFIX:
         return _prepare_text(task, metadata, config)
     if task.kind == "perplexity":
         return _prepare_passages(task, metadata, config, ending)
@@ -156,9 +155,10 @@ def _prepare_passages(task: Task, metadata: GgufMetadata, config: EvalConfig, en
     prompts: list[Answers] = []
     places: list[range] = []
     marks: list[BoolArray] = []
+    end_of_text = metadata.tokenizer.vocabulary.eos_id
     for record in records:
         whole = encoder.encode(record)[0]
-        marks.append(is_text(whole, ending))
+        marks.append(is_text(whole, ending if record.messages or end_of_text is None else [end_of_text]))
         pieces = slide(whole, window, bos(metadata.tokenizer))
         places.append(range(len(prompts), len(prompts) + len(pieces)))
         prompts += [[piece] for piece in pieces]

@@ -6,9 +6,11 @@ alone has, are the prompt's. In a chat they are the chat template's, and the lab
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from eval.tasks import Passage, Question, Task
 from eval.wording import Wording
@@ -34,7 +36,7 @@ class Encoder:
         if isinstance(record, Question):
             answers = self._plain(record) if self.form == "plain" else self._chat(record)
         elif record.messages:
-            answers = [self._template().encode_for_training(record.messages)]
+            answers = [self._conversation(record)]
         else:
             answers = [_text(record.text, self.tokenizer)]
         for answer in answers:
@@ -42,6 +44,15 @@ class Encoder:
             if all(label == IGNORED_LABEL for label in answer.labels):
                 raise InputError(f"{self.task.path}: the prompt leaves no answer of record {record.record_id}")
         return answers
+
+    def _conversation(self, passage: Passage) -> Labelled:
+        chat = self._template()
+        try:
+            return chat.encode_for_training(passage.messages)
+        except InputError as error:
+            raise InputError(
+                f"{self.task.path}: record {passage.document_id}: {error.message}", hint=error.hint
+            ) from None
 
     def _plain(self, question: Question) -> list[Labelled]:
         prompt = self.plain_text(question)
@@ -99,6 +110,11 @@ def _text(text: str, tokenizer: Tokenizer) -> Labelled:
     start, end = ([] if index is None else [index] for index in (vocabulary.bos_id, vocabulary.eos_id))
     ids = start + tokenizer.encode_text(text) + end
     return Labelled(ids, list(ids))
+
+
+def ids_sha256(ids: Any) -> str:
+    """The SHA-256 of lists of ids, as JSON."""
+    return hashlib.sha256(json.dumps(ids, separators=(",", ":")).encode()).hexdigest()
 
 
 def bos(tokenizer: Tokenizer) -> list[int]:

@@ -9,23 +9,24 @@ are in memory. The texts are those of the tasks, every token of them. `--within`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gguf
 import numpy
 
 from eval.divergence import Divergence, divergence, summarize
 from eval.file_cost import file_cost
 from eval.ledger import Ledger, Ledgers
-from eval.prompts import Answers
+from eval.prompts import Answers, ids_sha256
 from medllama import progress
 from medllama.errors import InputError
 from medllama.files import sha256_file
 from medllama.llamacpp import Context, Model
 
-WIDEST = {0: "F32", 32: "BF16", 1: "F16"}  # general.file_type, LLAMA_FTYPE numbers, the widest first
+WIDEST = ("F32", "BF16", "F16")
 STEP_TOKENS = 512
 PROTOCOL = (
     "The prompts of the tasks, each from an empty cache in both files, batches of at most 512 tokens, a float32 cache: kld is the "
@@ -54,13 +55,8 @@ def quant_card(
     """The card of these files. Raises InputError where none of them is a reference."""
     if not prompts:
         raise InputError("a quant card needs texts", hint="name a task: --task test.jsonl")
-    types = {path: _type(path) for path in files}
-    reference = next((path for wide in WIDEST.values() for path, name in types.items() if name == wide), None)
-    if reference is None:
-        raise InputError(
-            f"none of {', '.join(path.name for path in files)} is F32, BF16 or F16",
-            hint="the card compares with the unrounded file: convert with --types F16,...",
-        )
+    types = types_of(files)
+    reference = reference_of(types)
     texts, digests = _texts(prompts, max_tokens), {path: sha256_file(path) for path in files}
     rows = []
     for path in sorted(files, key=lambda path: path.stat().st_size):
@@ -70,15 +66,37 @@ def quant_card(
             against = compare(reference, path, texts, threads, ledgers.open(f"card-{path.stem}", decides))
         row = {"file": path.name, "type": types[path], "bytes": path.stat().st_size, "sha256": digests[path]}
         rows.append(row | {"against_reference": against, "cost": file_cost(path, threads)})
-    return {"protocol": PROTOCOL, "reference": reference.name, "files": rows}
+    return {"protocol": PROTOCOL, "reference": reference.name, "prompts_sha256": ids_sha256(texts), "files": rows}
+
+
+def types_of(files: Sequence[Path]) -> dict[Path, str]:
+    """The type of each file. Raises InputError where one is no GGUF, or where two have the same name."""
+    if len({path.name for path in files}) < len(files):
+        raise InputError(
+            "two files of the card have the same name", hint="the card tells files by their names: rename one"
+        )
+    return {path: _type(path) for path in files}
+
+
+def reference_of(types: Mapping[Path, str]) -> Path:
+    """The widest file. Raises InputError where all are quantized."""
+    reference = next((path for wide in WIDEST for path, name in types.items() if name == wide), None)
+    if reference is None:
+        raise InputError(
+            f"none of {', '.join(path.name for path in types)} is F32, BF16 or F16",
+            hint="the card compares with the unrounded file: convert with --types F16,...",
+        )
+    return reference
 
 
 def _type(path: Path) -> str:
-    """The file's type as llama.cpp spells it, by its own metadata or, for a quantized one, by its name."""
+    """The file's type as llama.cpp spells it, by its own metadata or, where that has none, by its name."""
     with Model(path, vocab_only=True) as model:
         number = model.metadata("general.file_type")
-    wide = WIDEST.get(int(number)) if number is not None else None
-    return wide or path.stem.rpartition("-")[2]
+    try:
+        return gguf.LlamaFileType(int(number or -1)).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:  # none, or newer than the library
+        return path.stem.rpartition("-")[2]
 
 
 def _texts(prompts: Sequence[Answers], max_tokens: int) -> list[list[int]]:

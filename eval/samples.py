@@ -15,6 +15,7 @@ from typing import Any
 from eval import accuracy, generation, references
 from eval.domain_prompts import PROMPTS
 from eval.ledger import Ledger
+from eval.prompts import ids_sha256
 from eval.tasks import Passage
 from medllama.chat import Chat
 from medllama.llamacpp import Model
@@ -46,7 +47,12 @@ def draw(
     samples = [
         _sample(({"role": "user", "content": text},), chat, origin | {"expected": None}) for text, origin in asked
     ]
-    pool = [(task, passage) for task, passages in held_out.items() for passage in passages if passage.messages]
+    pool = [
+        (task, passage)
+        for task, passages in held_out.items()
+        for passage in passages
+        if _begins_with_a_question(passage)
+    ]
     for number in sorted(random.Random(seed).sample(range(len(pool)), min(count, len(pool)))):
         task, passage = pool[number]
         place = [message["role"] for message in passage.messages].index("assistant")
@@ -54,6 +60,11 @@ def draw(
         expected = passage.messages[place]["content"]
         samples.append(_sample(passage.messages[:place], chat, origin | {"expected": expected}))
     return samples
+
+
+def _begins_with_a_question(passage: Passage) -> bool:
+    spoken = [message["role"] for message in passage.messages if message["role"] != "system"]
+    return spoken[:1] == ["user"]
 
 
 def _sample(messages: tuple[dict[str, str], ...], chat: Chat, origin: dict[str, Any]) -> Sample:
@@ -95,6 +106,7 @@ def compare(samples: Sequence[Sample], answers: Mapping[str, list[dict[str, Any]
         "protocol": references.PROTOCOL,
         "measured": len(held_out),
         "documents": len(set(documents)),
+        "prompts_sha256": ids_sha256([samples[number].prompt for number in held_out]),
         "line": accuracy.line(exactly_right) if is_told else "",
         "exactly_right": exactly_right,
         "warnings": accuracy.too_small(exactly_right, len(held_out)) if is_told else [],

@@ -87,11 +87,11 @@ def read_task(path: Path) -> Task:
 
 
 def _record(value: dict[str, Any], place: str) -> Question | Passage:
-    subject, slash, _ = str(value.get("document_id", "")).partition("/")
+    subject, slash, _ = str(value.get("document_id") or "").partition("/")
     known = Record(
         record_id=str(value.get("sha256") or content_sha256(value)),
         document_id=str(value.get("document_id") or place),
-        subject=subject if slash else str(value.get("source", "")),
+        subject=subject if slash else str(value.get("source") or ""),
     )
     if "options" in value:
         return _question(value, known, place)

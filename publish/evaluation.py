@@ -20,13 +20,16 @@ METRICS = {"multiple_choice": "accuracy", "free_answers": "exact_match", "perple
 
 @dataclass(frozen=True)
 class Score:
-    """One task: how many items, what was measured, of the model and, where it was measured too, of its base."""
+    """One task: how many items, what was measured, of the model and, where it was measured too, of its base.
+
+    A perplexity beyond what a float holds is None; a single document gives no interval.
+    """
 
     task: str
     kind: str
     items: int
-    value: float
-    interval: tuple[float, float]
+    value: float | None
+    interval: tuple[float, float] | None
     base_value: float | None
     difference: str
 
@@ -41,8 +44,7 @@ class Evaluation:
     def table(self) -> str:
         """A Markdown table, a row per task."""
         rows = [
-            f"| {score.task} | {score.items:,} | {TITLES[score.kind]} | {_shown(score.value, score.kind)} "
-            f"({_shown(score.interval[0], score.kind)} to {_shown(score.interval[1], score.kind)}) | "
+            f"| {score.task} | {score.items:,} | {TITLES[score.kind]} | {_with_interval(score)} | "
             f"{_shown(score.base_value, score.kind)} | {score.difference} |"
             for score in self.scores
         ]
@@ -63,6 +65,7 @@ class Evaluation:
                 "metrics": [{"type": METRICS[score.kind], "value": round(score.value, 4)}],
             }
             for score in self.scores
+            if score.value is not None
         ]
         return [{"name": name, "results": results}]
 
@@ -106,17 +109,25 @@ def _score(task: dict[str, Any]) -> Score:
             base["perplexity"] if base else None,
         )
         if base:
-            low, high = part["difference"]["interval_95"]
-            difference = f"{part['difference']['nats_per_token']:+.3f} nats a token ({low:+.3f} to {high:+.3f})"
+            limits = part["difference"]["interval_95"]
+            difference = f"{part['difference']['nats_per_token']:+.3f} nats a token"
+            difference += f" ({limits[0]:+.3f} to {limits[1]:+.3f})" if limits else " (no interval)"
     return Score(
         task["task"],
         kind,
         task["measured"],
         value,
-        (interval[0], interval[1]),
+        (interval[0], interval[1]) if interval else None,
         base_value,
         difference or "not measured",
     )
+
+
+def _with_interval(score: Score) -> str:
+    if score.value is None:
+        return "beyond measure"
+    limits = [_shown(limit, score.kind) for limit in score.interval or ()]
+    return f"{_shown(score.value, score.kind)} ({' to '.join(limits) or 'no interval'})"
 
 
 def _shown(value: float | None, kind: str) -> str:

@@ -22,9 +22,13 @@ class ReportConfig:
     )
 
     def problems(self) -> list[str]:
+        from report.records import PURPOSE  # the command line needs the flags alone
+
         if self.page_path.suffix != ".html":
             return [f"output: {self.page_path} must end in .html"]
-        return []
+        records = {(self.run / name).resolve() for name in PURPOSE}
+        taken = [path for path in self.implied_outputs() if path.resolve() in records]
+        return [f"output: {taken[0]} is a record of the run, and would be overwritten"] if taken else []
 
     @property
     def page_path(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from medllama.progress import duration
 from report.page import size
-from report.plain import headline_text, interval, percent, task_rows
+from report.plain import headline_text, interval, percent, setting, task_rows
 
 Figures = dict[str, Any]
 
@@ -18,14 +18,14 @@ Figures = dict[str, Any]
 def render_markdown(figures: Figures) -> str:
     """The text of report.md."""
     parts = [
-        f"# {figures['run']}\n\n{headline_text(figures)}",
+        f"# {figures['run']}\n\n{headline_text(figures)}{_files(figures['headline']['source'])}",
         _section("Results", _results(figures)),
         _section("Answers against the expected ones", _generation(figures)),
         _section("What each file type loses and costs", _card(figures)),
         _section("Panel", _panel(figures)),
         _section("Samples", _samples(figures)),
-        _section("Limits", [f"- {limit['text']}" for limit in figures["limits"]]),
-        _section("Lessons: noted on the way", [f"- {note['text']}" for note in figures["notes"]]),
+        _section("Limits", [f"- {it['text']}{_files(it['source'])}" for it in figures["limits"]]),
+        _section("Lessons: noted on the way", [f"- {it['text']}{_files(it['source'])}" for it in figures["notes"]]),
         _section("Data", _data(figures)),
         _section("Method", _method(figures)),
         _section("Loss", _loss(figures)),
@@ -47,7 +47,16 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 
 def _from(part: Figures) -> str:
-    return f"\nFrom {', '.join(f'`{name}`' for name in part['source'])}."
+    return f"\nFrom {_named(part['source'])}."
+
+
+def _files(source: Sequence[str]) -> str:
+    """Behind a sentence: the files that it comes from."""
+    return f" ({_named(source)})" if source else ""
+
+
+def _named(source: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in source)
 
 
 def _results(figures: Figures) -> list[str]:
@@ -132,7 +141,9 @@ def _card(figures: Figures) -> list[str]:
     )
     within = card["within"]
     chosen = [f"\nSmallest file with {within['expression']}: {within['file'] or 'none'}."] if within else []
-    return [*_table(head, rows), *chosen, "", card["protocol"], _from(card)]
+    right = [f"{file} {percent(share)}" for file, share in (card["accuracy"] or {}).items()]
+    accuracies = [f"\nRight answers of {card['accuracy_task']}: {', '.join(right)}."] if right else []
+    return [*_table(head, rows), *accuracies, *chosen, "", card["protocol"], _from(card)]
 
 
 def _panel(figures: Figures) -> list[str]:
@@ -143,23 +154,45 @@ def _panel(figures: Figures) -> list[str]:
     for pair in panel["pairs"]:
         for model, its in pair["wins"].items():
             lines.append(f"- {model} preferred: {percent(its['share'])} ({interval(its['interval_95'], 100, 1)})")
-        alpha = pair["agreement_of_choices"]
-        lines.append(f"- agreement (Krippendorff's alpha): {'not known' if alpha is None else f'{alpha:.2f}'}")
+        preference = pair["preference"]
+        lines += [
+            f"- {preference['of']} over {preference['over']}: {100 * preference['difference']:+.1f} points "
+            f"({interval(preference['interval_95'], 100, 1)})",
+            f"- agreement of choices (Krippendorff's alpha): {_known(pair['agreement_of_choices'])}",
+            "",
+        ]
+        rows = [
+            (
+                aspect,
+                *(_known((its.get(model) or {}).get("mean")) for model in pair["models"]),
+                _known(its["agreement"]),
+            )
+            for aspect, its in pair["aspects"].items()
+        ]
+        lines += _table(("mean rating, 1 to 5", *pair["models"], "agreement"), rows)
     return [*lines, "", panel["protocol"], _from(panel)]
+
+
+def _known(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2f}"
 
 
 def _samples(figures: Figures) -> list[str]:
     samples, lines = figures["samples"], []
     for item in samples["items"] if samples else []:
         asked = " ".join(message["content"] for message in item["messages"])
-        lines += [f"**{asked}**", ""]
-        lines += [f"- expected: {item['expected']}"] if item["expected"] is not None else []
+        lines += [f"**{_one_line(asked)}**", ""]
+        lines += [f"- expected: {_one_line(item['expected'])}"] if item["expected"] is not None else []
         for role, name in (("baseline", "base"), ("model", "tuned")):
             if said := item[role]:
-                text = " ".join(said["text"].split()) or "(nothing)"
+                text = _one_line(said["text"]) or "(nothing)"
                 lines.append(f"- {name}{'' if said['ended'] else ' (cut)'}: {text}")
         lines.append("")
-    return lines
+    return [*lines[:-1], _from(samples)] if lines else []
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _data(figures: Figures) -> list[str]:
@@ -182,7 +215,8 @@ def _method(figures: Figures) -> list[str]:
         f"{training['trained_tokens']:,} tokens, {training['trainable_parameters']:,} trained parameters, on "
         f"{training['device']} in {training['dtype']}."
     )
-    return [told, "", *_table(("setting", "value"), training["hyperparameters"].items()), _from(training)]
+    settings = [(name, setting(value)) for name, value in training["hyperparameters"].items()]
+    return [told, "", *_table(("setting", "value"), settings), _from(training)]
 
 
 def _loss(figures: Figures) -> list[str]:

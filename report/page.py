@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from medllama.progress import duration
+from report.plain import setting
 from report.plots import accuracies, loss_curve, size_against_quality
 
 FOLDER = Path(__file__).resolve().parent
@@ -83,5 +84,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "probability": lambda p: _data(p, f"= {p:.3f}" if p >= 0.001 else "< 0.001"),
     "size": lambda count: _data(count, size(count)),
     "duration": lambda seconds: _data(seconds, duration(seconds)),
+    "setting": setting,
     "figure": lambda value: _data(value, f"{value:.3g}") if isinstance(value, float) else value,
 }

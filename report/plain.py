@@ -14,6 +14,15 @@ def interval(limits: list[float], scale: float, digits: int) -> str:
     return " to ".join(f"{scale * limit:.{digits}f}" for limit in limits)
 
 
+def setting(value: Any) -> str:
+    """A hyper-parameter as a recipe has it."""
+    if isinstance(value, list):
+        return ", ".join(map(setting, value)) or "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None or value == {} else str(value)
+
+
 def headline_text(figures: dict[str, Any]) -> str:
     """The verdict of the run in one sentence."""
     verdict, task = figures["headline"]["verdict"], figures["headline"]["task"]

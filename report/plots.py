@@ -25,6 +25,7 @@ STYLE = {
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "xtick.minor.visible": False, "ytick.minor.visible": False,
 }  # fmt: skip
+LETTER_POINTS, LINE_POINTS = 8, 13  # the room that a letter takes, and a line
 LOGARITHMIC_FROM = 20.0  # the ratio of the highest to the lowest loss above which an even axis shows nothing of the end
 
 
@@ -96,15 +97,44 @@ def size_against_quality(card: dict[str, Any]) -> str:
         for kind, size, against in rows:
             kld = against["kld"]["mean"] if against else 0.0
             error = (against["kld"]["standard_error"] or 0.0) if against else 0.0
-            axes.errorbar([size / unit], [kld], yerr=[1.96 * error], fmt="o" if against else "s", color=INK, capsize=3)
-            axes.annotate(kind, (size / unit, kld), textcoords="offset points", xytext=(8, 6))
+            axes.errorbar(
+                [size / unit],
+                [kld],
+                yerr=[1.96 * error],
+                fmt="o" if against else "s",
+                color=INK,
+                capsize=3,
+                clip_on=False,
+            )
             described.append(f"{kind} {size / unit:.2f} {name}, {kld:.4g} nats")
         axes.set_xlim(0, 1.25 * max(size for _, size, _ in rows) / unit)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(f"size, {name}")
         axes.set_ylabel("KL divergence, nats")
         axes.grid(axis="y", color=MUTED, alpha=0.25, linewidth=0.6)
+        _name_points(
+            axes, [(size / unit, against["kld"]["mean"] if against else 0.0, kind) for kind, size, against in rows]
+        )
         return _svg(figure, "quality", f"Size against divergence from {card['reference']}: {'; '.join(described)}.")
+
+
+def _name_points(axes: matplotlib.axes.Axes, names: list[tuple[float, float, str]]) -> None:
+    """Each name right of its point (x, y), lifted until it covers no other; a line leads a lifted one to its point."""
+    figure = axes.get_figure()
+    assert isinstance(figure, matplotlib.figure.Figure)
+    figure.draw_without_rendering()  # the layout is known then
+    taken: list[tuple[float, float, float]] = []  # left, right, bottom, in points
+    for x, y, name in sorted(names, reverse=True):
+        left, bottom = axes.transData.transform((x, y)) * 72 / figure.dpi + (8, 6)
+        right, lift = left + LETTER_POINTS * len(name), 6
+        while any(
+            left < other_right and other_left < right and abs(bottom - other) < LINE_POINTS
+            for other_left, other_right, other in taken
+        ):
+            bottom, lift = bottom + 2, lift + 2
+        taken.append((left, right, bottom))
+        line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "relpos": (0, 0)} if lift > 6 else None
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(8, lift), arrowprops=line).set_in_layout(False)
 
 
 def _figure(*, height: float) -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:

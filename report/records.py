@@ -28,7 +28,7 @@ INTERVAL = [NUMBER, NUMBER]
 GGUF = {"file": str, "bytes": int, "sha256": str}
 LIKELIHOOD = {
     "nats_per_token": NUMBER, "standard_error?": NUMBER, "interval_95?": INTERVAL, "perplexity?": NUMBER,
-    "perplexity_interval_95?": INTERVAL,
+    "perplexity_interval_95?": INTERVAL, "nats_per_byte?": NUMBER,
 }  # fmt: skip
 PART = {
     "tokens": int, "documents": int, "model": LIKELIHOOD, "baseline?": LIKELIHOOD,
@@ -44,7 +44,7 @@ ACCURACIES = {
 }  # fmt: skip
 TASK = {
     "task": str, "kind": str, "sha256": str, "records": int, "measured": int, "documents": int, "left_out": {"*": int},
-    "protocol": str, "warnings": [str], "items_file": str,
+    "protocol": str, "prompt?": str, "warnings": [str], "items_file": str,
 }  # fmt: skip
 OF_KIND: dict[str, dict[str, Any]] = {
     "multiple_choice": {
@@ -80,14 +80,22 @@ CARD = {
             "peak_memory_bytes": NUMBER, "threads": int,
         },
     }],
-    "within?": {"expression": str, "file?": str, "all": [str]},
+    "accuracy?": {"*": NUMBER}, "accuracy_task?": str, "within?": {"expression": str, "file?": str, "all": [str]},
 }  # fmt: skip
+
+
+def aspect_shape(value: Any) -> dict[str, Any]:
+    """The shape of what raters said of one aspect: of each model their mean, and how far they agree."""
+    models = [name for name in value if name != "agreement"] if isinstance(value, dict) else []
+    return {"agreement?": NUMBER, **{model: {"ratings": int, "mean?": NUMBER} for model in models}}
+
+
 SHARE = {"count": int, "share": NUMBER, "interval_95": INTERVAL}
 PANEL = {
     "file": str, "sha256": str, "protocol": str, "ratings": int, "items": int, "raters": int,
     "pairs": [{
         "models": [str], "ratings": int, "wins": {"*": SHARE}, "ties": SHARE, "both_bad": SHARE, "agreement_of_choices?": NUMBER,
-        "preference": {"of": str, "over": str, "difference": NUMBER, "interval_95": INTERVAL}, "aspects": {"*": ANY},
+        "preference": {"of": str, "over": str, "difference": NUMBER, "interval_95": INTERVAL}, "aspects": {"*": aspect_shape},
     }],
 }  # fmt: skip
 ANSWER = {"text": str, "tokens": int, "ended": bool, "is_expected?": bool}

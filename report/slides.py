@@ -13,21 +13,27 @@ from typing import Any
 from pptx import Presentation
 from pptx.chart.data import CategoryChartData, XyChartData
 from pptx.dml.color import RGBColor
-from pptx.enum.chart import XL_CHART_TYPE, XL_LEGEND_POSITION
+from pptx.enum.chart import XL_CHART_TYPE, XL_LEGEND_POSITION, XL_MARKER_STYLE
+from pptx.enum.dml import MSO_LINE
 from pptx.util import Inches, Pt
 
 from medllama.files import atomic_file
 from medllama.progress import duration
 from report.page import size
-from report.plain import headline_text, percent, task_rows
+from report.plain import headline_text, percent, setting, task_rows
 
 Figures = dict[str, Any]
 TITLE_ONLY, TITLE = 5, 0  # layouts of the default template
 WIDTH, TOP, HEIGHT = Inches(9), Inches(1.4), Inches(5.2)
 MARGIN = Inches(0.5)
 MOST_ROWS = 9  # of a table, so that it can be read
+MOST_BULLETS = 5
 MOST_SAMPLES = 3
 INK, GRAY = RGBColor(0, 0, 0), RGBColor(0x80, 0x80, 0x80)
+MARKERS = (
+    XL_MARKER_STYLE.SQUARE, XL_MARKER_STYLE.CIRCLE, XL_MARKER_STYLE.TRIANGLE, XL_MARKER_STYLE.DIAMOND, XL_MARKER_STYLE.X,
+    XL_MARKER_STYLE.PLUS, XL_MARKER_STYLE.STAR, XL_MARKER_STYLE.DASH,
+)  # fmt: skip
 
 
 def write_slides(figures: Figures, path: Path) -> None:
@@ -36,6 +42,7 @@ def write_slides(figures: Figures, path: Path) -> None:
     first = deck.slides.add_slide(deck.slide_layouts[TITLE])
     first.shapes.title.text = figures["run"]
     first.placeholders[1].text = headline_text(figures).replace("**", "")
+    _from(first, figures["headline"]["source"])
     _data(deck, figures)
     _method(deck, figures)
     _loss(deck, figures)
@@ -43,8 +50,8 @@ def write_slides(figures: Figures, path: Path) -> None:
     _card(deck, figures)
     _samples(deck, figures)
     _certificate(deck, figures)
-    _bullets(deck, "Limits", [limit["text"] for limit in figures["limits"]])
-    _bullets(deck, "Lessons: noted on the way", [note["text"] for note in figures["notes"]])
+    _bullets(deck, "Limits", figures["limits"])
+    _bullets(deck, "Lessons: noted on the way", figures["notes"])
     with atomic_file(path) as partial:
         deck.save(str(partial))
 
@@ -53,9 +60,13 @@ def _slide(deck: Any, title: str, source: Iterable[str] = ()) -> Any:
     slide = deck.slides.add_slide(deck.slide_layouts[TITLE_ONLY])
     slide.shapes.title.text = title
     slide.shapes.title.text_frame.paragraphs[0].font.size = Pt(28)
+    _from(slide, source)
+    return slide
+
+
+def _from(slide: Any, source: Iterable[str]) -> None:
     if names := ", ".join(source):
         _text(slide, f"From {names}", Inches(6.9), 11)
-    return slide
 
 
 def _text(slide: Any, text: str, top: Any, points: int) -> None:
@@ -66,11 +77,13 @@ def _text(slide: Any, text: str, top: Any, points: int) -> None:
         paragraph.font.size = Pt(points)
 
 
-def _bullets(deck: Any, title: str, texts: Sequence[str]) -> None:
-    """Texts on as many slides as they need."""
-    for start in range(0, len(texts), 5):
-        slide = _slide(deck, title if not start else f"{title}, continued")
-        _text(slide, "\n".join(f"\N{BULLET} {text}" for text in texts[start : start + 5]), TOP, 14)
+def _bullets(deck: Any, title: str, told: Sequence[Figures]) -> None:
+    """Texts with their sources, on as many slides as they need."""
+    for start in range(0, len(told), MOST_BULLETS):
+        its = told[start : start + MOST_BULLETS]
+        names = dict.fromkeys(name for it in its for name in it["source"])
+        slide = _slide(deck, title if not start else f"{title}, continued", names)
+        _text(slide, "\n".join(f"\N{BULLET} {it['text']}" for it in its), TOP, 14)
 
 
 def _table(deck: Any, title: str, rows: Sequence[Sequence[Any]], source: Iterable[str]) -> None:
@@ -97,7 +110,7 @@ def _data(deck: Any, figures: Figures) -> None:
 def _method(deck: Any, figures: Figures) -> None:
     training = figures["training"]
     if training:
-        rows = [(name, "none" if value is None else value) for name, value in training["hyperparameters"].items()]
+        rows = [(name, setting(value)) for name, value in training["hyperparameters"].items()]
         _table(deck, f"Method: LoRA on {figures['base']['name']}", [("setting", "value"), *rows], training["source"])
     stages = [its for its in figures["cost"]["stages"] if its["source"]]
     if stages:
@@ -116,14 +129,13 @@ def _loss(deck: Any, figures: Figures) -> None:
         for step, loss in points:
             series.add_data_point(step, loss)
     slide = _slide(deck, "Loss, nats per token, by optimizer step", curve["source"])
-    chart = slide.shapes.add_chart(XL_CHART_TYPE.XY_SCATTER_LINES_NO_MARKERS, MARGIN, TOP, WIDTH, HEIGHT, data).chart
-    _print_well(chart)
+    _add_chart(slide, XL_CHART_TYPE.XY_SCATTER_LINES_NO_MARKERS, data, "optimizer steps", "loss, nats per token")
 
 
 def _results(deck: Any, figures: Figures) -> None:
     evaluation = figures["evaluation"]
     if not evaluation or not evaluation["tasks"]:
-        _bullets(deck, "Results", ["The model was not measured."])
+        _text(_slide(deck, "Results"), "The model was not measured.", TOP, 14)
         return
     head = ("task", "n", "base", "tuned", "difference (95%)")
     _table(deck, "Base against tuned", [head, *task_rows(figures)], evaluation["source"])
@@ -137,9 +149,8 @@ def _results(deck: Any, figures: Figures) -> None:
             if all(its[role] for its in shares.values()):
                 data.add_series(name, [100 * its[role]["accuracy"] for its in shares.values()])
         slide = _slide(deck, "Right answers, %", evaluation["source"])
-        chart = slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, MARGIN, TOP, WIDTH, HEIGHT, data).chart
+        chart = _add_chart(slide, XL_CHART_TYPE.COLUMN_CLUSTERED, data, "task", "right answers, %")
         chart.value_axis.minimum_scale, chart.value_axis.maximum_scale = 0, 100
-        _print_well(chart)
 
 
 def _card(deck: Any, figures: Figures) -> None:
@@ -158,20 +169,40 @@ def _card(deck: Any, figures: Figures) -> None:
         rows.append((row["type"], size(row["bytes"]), *told, speed, size(cost["peak_memory_bytes"])))
         data.add_series(row["type"]).add_data_point(row["bytes"] / 1e6, against["kld"]["mean"] if against else 0)
     _table(deck, "What each file type loses and costs", rows, card["source"])
-    slide = _slide(deck, "Size, MB, against KL divergence, nats", card["source"])
-    _print_well(slide.shapes.add_chart(XL_CHART_TYPE.XY_SCATTER, MARGIN, TOP, WIDTH, HEIGHT, data).chart)
+    slide = _slide(deck, "Size against divergence", card["source"])
+    _add_chart(slide, XL_CHART_TYPE.XY_SCATTER, data, "size, MB", "KL divergence, nats")
 
 
-def _print_well(chart: Any) -> None:
-    """Black and gray, and a legend that names the series."""
+def _add_chart(slide: Any, kind: Any, data: Any, across: str, upward: str) -> Any:
+    """A chart in black and gray, whose series are told apart by marker or line, not by color alone."""
+    chart = slide.shapes.add_chart(kind, MARGIN, TOP, WIDTH, HEIGHT, data).chart
+    chart.font.size = Pt(14)
     chart.has_legend = True
     chart.legend.position, chart.legend.include_in_layout = XL_LEGEND_POSITION.BOTTOM, False
+    for axis, title in ((chart.category_axis, across), (chart.value_axis, upward)):
+        axis.axis_title.text_frame.text = title
+        axis.axis_title.text_frame.paragraphs[0].font.size = Pt(14)
     for number, series in enumerate(chart.plots[0].series):
         color = (GRAY, INK)[number % 2]
-        series.format.line.color.rgb = color
-        if chart.chart_type == XL_CHART_TYPE.COLUMN_CLUSTERED:
+        if kind == XL_CHART_TYPE.COLUMN_CLUSTERED:
             series.format.fill.solid()
             series.format.fill.fore_color.rgb = color
+        elif kind == XL_CHART_TYPE.XY_SCATTER:
+            series.format.line.fill.background()
+            _mark(series, MARKERS[number % len(MARKERS)])
+        else:
+            series.format.line.color.rgb = color
+            if number:
+                series.format.line.dash_style = MSO_LINE.DASH
+                _mark(series, MARKERS[number])
+    return chart
+
+
+def _mark(series: Any, style: Any) -> None:
+    series.marker.style, series.marker.size = style, 10
+    series.marker.format.fill.solid()
+    series.marker.format.fill.fore_color.rgb = INK
+    series.marker.format.line.color.rgb = INK
 
 
 def _samples(deck: Any, figures: Figures) -> None:
@@ -186,7 +217,9 @@ def _samples(deck: Any, figures: Figures) -> None:
 def _certificate(deck: Any, figures: Figures) -> None:
     certificate = figures["certificate"]
     if not certificate:
-        _bullets(deck, "Certificate", ["There is no certificate: that the files are the trained model is not proven."])
+        _text(
+            _slide(deck, "Certificate"), "There is none: that the files are the trained model is not proven.", TOP, 14
+        )
         return
     rows = [
         (file["name"], check["name"], check["verdict"]) for file in certificate["files"] for check in file["checks"]

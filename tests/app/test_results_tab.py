@@ -51,6 +51,15 @@ def test_every_figure_of_the_files_is_shown(tmp_path: Path) -> None:
     assert html.count("<circle") == 2
 
 
+def test_a_perplexity_of_one_document_is_shown_without_an_interval(tmp_path: Path) -> None:
+    one = {"perplexity": 2.5, "perplexity_interval_95": None}
+    part = {"tokens": 12, "model": one, "baseline": {**one, "perplexity": None}}
+    task = {"task": "test", "measured": 1, "line": "2.50", "answer_text": part}
+    shown = html_of(tmp_path, {"line": "perplexity 2.50", "tasks": [task]}, None)
+    assert "2.50 (no interval)" in shown
+    assert "beyond measure (no interval)" in shown
+
+
 def test_free_answers_stand_beside_the_choices_where_any_is_right(tmp_path: Path) -> None:
     right = {
         role: {"accuracy": share, "interval_95": [share - 0.1, share + 0.1]}

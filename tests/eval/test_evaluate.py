@@ -15,14 +15,20 @@ from eval.benchmark_tasks import open_task
 from eval.config import EvalConfig
 from eval.evaluate import evaluate
 from eval.prompts import Encoder
-from eval.tasks import Question
-from eval.wording import wording_of
-from medllama.errors import InputError
-from medllama.files import sha256_file
+from eval.tasks import Question, read_task
+from eval.wording import OWN, wording_of
+from medllama.chat import Chat
+from medllama.config import build
+from medllama.errors import InputError, RecipeError
+from medllama.files import read_json, sha256_file
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Context, Model
+from publish.certificate import CertifiedFile
+from publish.evaluation import read_evaluation
+from report.records import conform, results_shape
 from tests.adapters import load_base
 from tests.eval.conftest import write_jsonl
+from tests.eval.test_formats import MEDMCQA, MEDQA, write_lines
 
 ROUNDING = 0.02  # nats: a float16 cache moves an option's log-likelihood by some thousandths
 
@@ -69,6 +75,7 @@ def test_the_results_say_what_was_measured(results: Path, ggufs: dict[str, Path]
     ]
     assert said["line"] == "; ".join(f"{it['kind'].replace('_', ' ')} {it['line']}" for it in said["tasks"])
     assert "of the base" in said["tasks"][0]["line"]
+    assert all(len(part["prompts_sha256"]) == 64 for part in (*said["tasks"], said["generation"]))
 
 
 def test_the_loss_of_training_is_pytorchs_cross_entropy(
@@ -284,3 +291,124 @@ def test_a_run_without_test_records_goes_on_and_says_that_nothing_was_measured(
     )
     assert result.summary["line"] == "nothing to measure"
     assert "holds no test records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("mine", "task"),
+    [
+        ("answers.jsonl", "{mine}"),
+        ("items-multiple_choice.jsonl", "{data}?shots={mine}"),
+        ("results.json", "{mine}"),
+    ],
+)
+def test_what_is_read_is_not_overwritten(
+    mine: str, task: str, ggufs: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    questions = data / "multiple_choice.jsonl"
+    path = tmp_path / mine
+    path.write_bytes(questions.read_bytes())
+    with pytest.raises(InputError, match=f"{mine} is read, and would be overwritten"):
+        run(ggufs, tmp_path / "results.json", baseline=None, task=(task.format(mine=path, data=questions),))
+    assert path.read_bytes() == questions.read_bytes()
+
+
+def test_a_data_folder_that_is_not_there_is_told(ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"task": (str(data / "test.jsonl"),), "data": tmp_path / "nowhere"}
+    with pytest.raises(InputError, match="nowhere is no folder"):
+        run(ggufs, tmp_path / "results.json", **given)
+
+
+def test_an_item_that_stands_twice_in_the_file_is_told(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    item = {"question": "Where is gout?", "options": {"A": "Joints", "B": "Skin"}, "answer": "A"}
+    path = write_jsonl(tmp_path / "items.jsonl", [item, item | {"question": "And scurvy?"}, item])
+    result, _ = task(run(ggufs, tmp_path / "out" / "results.json", task=(str(path),), baseline=None), 0)
+    assert result["warnings"] == ["1 of 3 items repeat another: each counts, and the intervals take it for independent"]
+
+
+def test_what_one_document_gives_is_read_by_the_report_and_the_card(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Gout?"}, {"role": "assistant", "content": "Joints."}]
+    path = write_jsonl(tmp_path / "test.jsonl", [{"messages": messages, "document_id": "x/1"}])
+    output = run(ggufs, tmp_path / "out" / "results.json", task=(str(path),), domain_prompts=False)
+    said = read_json(output)
+    assert said["tasks"][0]["answer_text"]["model"]["perplexity_interval_95"] is None
+    conform(said, results_shape, output)
+    file = CertifiedFile("m.gguf", said["model"]["sha256"], 10, "F32", "merged", ("file",))
+    assert "(no interval)" in read_evaluation(output, [file]).table()
+
+
+def test_an_answer_without_words_has_no_bytes_to_divide_by(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Gout?"}, {"role": "assistant", "content": ""}]
+    path = write_jsonl(tmp_path / "test.jsonl", [{"messages": messages}])
+    result, _ = task(run(ggufs, tmp_path / "out" / "results.json", task=(str(path),), generate=0, samples=0), 0)
+    assert result["answer_text"]["bytes"] == 0
+    assert result["answer_text"]["model"]["nats_per_byte"] is None
+
+
+def test_the_end_of_a_text_is_no_part_of_its_words(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "test.jsonl", [{"text": "Gout is a disorder."}, {"text": "Scurvy too."}])
+    result, _ = task(run(ggufs, tmp_path / "out" / "results.json", task=(str(path),), baseline=None), 0)
+    assert result["with_ending"]["tokens"] - result["answer_text"]["tokens"] == 2
+
+
+def test_a_system_prompt_that_all_share_is_no_overlap(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    system = {"role": "system", "content": "You are a careful doctor who answers in a few short plain words."}
+
+    def conversation(word: str) -> dict[str, Any]:
+        said = [system, {"role": "user", "content": f"{word}?"}, {"role": "assistant", "content": "Yes."}]
+        return {"messages": said}
+
+    write_jsonl(tmp_path / "test.jsonl", [conversation("Gout"), conversation("Scurvy")])
+    write_jsonl(tmp_path / "train.jsonl", [conversation("Angina")])
+    result, _ = task(run(ggufs, tmp_path / "out" / "results.json", data=tmp_path, baseline=None), 0)
+    assert result["training_overlap"]["items"] == 0
+
+
+def test_a_conversation_that_the_template_refuses_is_named(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    turns = [{"role": "assistant", "content": "Hello."}, {"role": "assistant", "content": "Yes."}]
+    path = write_jsonl(tmp_path / "test.jsonl", [{"messages": turns, "document_id": "talk/7"}])
+    metadata = read_gguf_metadata(ggufs["model"])
+    assert metadata.chat is not None
+    refusing = Chat("{{ raise_exception('no') }}", metadata.tokenizer)
+    encoder = Encoder(read_task(path), OWN["message"], "chat", metadata.tokenizer, refusing)
+    with pytest.raises(InputError, match=r"test\.jsonl: record talk/7: the chat template refuses"):
+        encoder.encode(encoder.task.records[0])
+
+
+def test_a_benchmark_may_lie_in_a_file_of_another_name(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "questions.txt", MEDQA)
+    result, _ = task(run(ggufs, tmp_path / "results.json", task=(f"medqa:{path}",), baseline=None), 0)
+    assert (result["kind"], result["measured"]) == ("multiple_choice", 1)
+
+
+def test_an_empty_option_is_scored_by_its_text(ggufs: dict[str, Path], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "dev.json", MEDMCQA, MEDMCQA | {"question": "Another?"})
+    for prompt in ("plain", "chat"):
+        options = {"task": (f"medmcqa:{path}",), "scored_by": "text", "prompt": prompt, "baseline": None}
+        result, items = task(run(ggufs, tmp_path / prompt / "results.json", **options), 0)
+        assert result["measured"] == 2
+        assert items[0]["bytes"]["D"] == 0
+
+
+def test_results_in_one_folder_keep_their_own_items(ggufs: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    questions = (str(data / "multiple_choice.jsonl"),)
+    outputs = [run(ggufs, tmp_path / f"{role}.json", gguf=ggufs[role], baseline=None, task=questions) for role in ggufs]
+    for output in outputs:
+        result, _ = task(output, 0)
+        assert result["items_sha256"] == sha256_file(tmp_path / result["items_file"])
+    assert sorted(path.name for path in tmp_path.glob("*.partial")) == []
+
+
+def test_a_slip_in_the_card_is_told_before_anything_is_measured(
+    ggufs: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.evaluate.score", None)
+    for named, said in ((tmp_path / "gone.gguf", "does not exist"), (ggufs["model"], "have the same name")):
+        card = (str(ggufs["model"]), str(named))
+        with pytest.raises(InputError, match=said):
+            run(ggufs, tmp_path / "results.json", baseline=None, data=data, card=card)
+
+
+@pytest.mark.parametrize("name", ["seed", "card_tokens"])
+def test_a_number_below_nothing_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name}: -1 must be"):
+        build(EvalConfig, {"gguf": "a", "output": "b", "task": ["c"], name: -1}, origin="x")

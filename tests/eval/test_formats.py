@@ -120,6 +120,13 @@ def test_an_item_of_the_test_is_no_example(tmp_path: Path) -> None:
     [
         ("medqa", {"question": "Gout?"}, "options is no table of A, B, C"),
         ("medqa", MEDQA | {"answer_idx": "E"}, "answer_idx is 'E', none of the options"),
+        ("medqa", MEDQA | {"options": {"A": 5, "B": "x", "C": "y", "D": "z"}}, "an option is no text but 5"),
+        ("medmcqa", MEDMCQA | {"cop": [1]}, "cop is no whole number but"),
+        (
+            "mmlu-medical",
+            {"question": "Gout?", "choices": list("abcd"), "answer": "x"},
+            "the answer is 'x', none of its 4",
+        ),
         ("medmcqa", MEDMCQA | {"cop": -1}, "no row has its answer"),
         ("medmcqa", MEDMCQA | {"cop": 9}, "the answer is 8, none of its 4 options"),
         ("medmcqa", MEDMCQA | {"opd": None}, "it has no four options"),
@@ -165,3 +172,51 @@ def test_the_hubs_rows_are_the_same_questions(monkeypatch: pytest.MonkeyPatch, t
     task = open_task("medqa", shots=1)
     assert (first(task).options, task.path.name) == (MEDQA["options"], "MedQA-USMLE-4-options-hf@abc")
     assert [it.question for it in task.examples] == ["Trained?"]
+
+
+def test_blank_lines_of_a_table_are_nothing_and_its_places_are_lines(tmp_path: Path) -> None:
+    path = tmp_path / "anatomy_test.csv"
+    path.write_text('"What is\nthe hyoid?",A bone,A muscle,A nerve,A vein,A\n\nWhich?,1,2,3,4,B\n\n')
+    assert [record.document_id for record in open_task(f"mmlu-medical:{path}").records] == [f"{path}:2", f"{path}:4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("anatomy_test.csv", "Où?,1,2,3,4,A\n".encode("latin-1"), "is not UTF-8"),
+        ("anatomy_test.csv", f"{'x' * 200_000},1,2,3,4,A\n".encode(), "is not CSV"),
+        ("rows.json", b"5", "holds no rows"),
+        ("rows.json", b'{"question": "Gout?"}', "holds no rows"),
+        ("rows.json", "{'é'".encode("latin-1"), "is not UTF-8"),
+        ("rows.jsonl", b"", "has no items"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_told(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        open_task(f"mmlu-medical:{tmp_path / name}")
+
+
+def test_a_subjects_name_is_its_files_without_the_split(tmp_path: Path) -> None:
+    for name in ("college_medicine.csv", "college_medicine_dev.csv"):
+        (tmp_path / name).write_text("Which?,1,2,3,4,B\n")
+        assert first(open_task(f"mmlu-medical:{tmp_path / name}")).subject == "college_medicine"
+
+
+def test_examples_may_be_what_the_official_test_leaves_of_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "ori_pqal.json"
+    path.write_text(json.dumps({str(number): PUBMEDQA | {"QUESTION": f"{number}?"} for number in range(4)}))
+    truth = tmp_path / "test_ground_truth.json"
+    truth.write_text(json.dumps({"2": "maybe", "3": "maybe"}))
+    task = open_task(f"pubmedqa:{path}?shots={path}", shots=2)
+    assert [it.document_id for it in task.examples] == ["0", "1"]
+    truth.write_text("7")
+    with pytest.raises(InputError, match=r"test_ground_truth\.json is no table"):
+        open_task(f"pubmedqa:{path}")
+
+
+def test_where_no_example_is_left_another_file_is_asked_for(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "t.jsonl", MEDQA)
+    with pytest.raises(InputError, match="has 0 examples that are not tested") as caught:
+        open_task(f"medqa:{path}?shots={path}", shots=1)
+    assert caught.value.hint == "name another file: ?shots=FILE"

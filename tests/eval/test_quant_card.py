@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def test_the_card_is_a_computation_on_both_files_logits(files: list[Path], data:
     evaluate(config)
     card = json.loads(output.read_text())["quant_card"]
     assert card["reference"] == "medllama-F16.gguf"
+    assert len(card["prompts_sha256"]) == 64
     sizes = [row["bytes"] for row in card["files"]]
     assert sizes == sorted(sizes)
     assert card["within"]["file"] == "medllama-F16.gguf", "only the reference is that near to itself"
@@ -155,3 +157,32 @@ def test_a_card_without_a_reference_or_files_is_refused(files: list[Path]) -> No
         quant_card.quant_card(files[1:], [[None]], 10, 1, Ledgers(files[0], {}))  # type: ignore[list-item]
     with pytest.raises(RecipeError, match="there is nothing to choose from"):
         build(EvalConfig, {"gguf": "a", "output": "b", "task": ["c"], "within": "kld<1"}, origin="x")
+
+
+def test_a_file_is_of_the_type_that_it_says_whatever_its_name(files: list[Path], tmp_path: Path) -> None:
+    for path, kind in zip(files, ("F16", "Q8_0", "Q4_0"), strict=True):
+        (tmp_path / "m.Q9.gguf").unlink(missing_ok=True)
+        (tmp_path / "m.Q9.gguf").symlink_to(path)
+        assert quant_card._type(tmp_path / "m.Q9.gguf") == kind
+
+
+def test_two_files_of_one_name_are_refused(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / files[0].name).symlink_to(files[1])
+    with pytest.raises(InputError, match="two files of the card have the same name"):
+        quant_card.quant_card([files[0], tmp_path / files[0].name], [[None]], 10, 1, Ledgers(files[0], {}))  # type: ignore[list-item]
+
+
+def test_a_run_without_an_unrounded_file_has_no_card_and_is_told_why(
+    files: list[Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvalConfig(
+        gguf=files[1], output=tmp_path / "results.json", task=(str(data / "multiple_choice.jsonl"),), threads=1,
+        domain_prompts=False, card=tuple(map(str, files[1:])),
+    )  # fmt: skip
+    evaluate(config)
+    assert json.loads(config.output.read_text())["quant_card"] is None
+    assert (
+        "no quant card: none of medllama-Q8_0.gguf, medllama-Q4_0.gguf is F32, BF16 or F16" in capsys.readouterr().err
+    )
+    with pytest.raises(InputError, match="is F32, BF16 or F16"):
+        evaluate(dataclasses.replace(config, within="kld<0.1"))

@@ -127,6 +127,12 @@ def test_held_out_questions_are_the_first_of_their_conversations_and_the_seeds(c
     assert sample.origin == {"origin": "test", "id": "3", "document_id": "drug/3", "expected": "Answer 3."}
 
 
+def test_a_conversation_that_begins_with_an_answer_asks_nothing(chat: Chat) -> None:
+    messages = tuple({"role": role, "content": role} for role in ("assistant", "user", "assistant"))
+    held_out = {"test": [passage(1), passage(2, messages=messages)]}
+    assert [sample.origin["id"] for sample in draw([], held_out, chat, count=4, seed=0)] == ["1"]
+
+
 def test_only_the_expected_words_and_no_more_count_as_the_expected_answer(
     chat: Chat, ggufs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,13 @@ def test_what_prepare_writes_is_read(tmp_path: Path) -> None:
     assert len(second.record_id) == 64
 
 
+def test_an_empty_field_is_as_good_as_none(tmp_path: Path) -> None:
+    (record,) = read_task(
+        write(tmp_path / "t.jsonl", ITEM | {"document_id": None, "source": None, "context": None})
+    ).records
+    assert (record.document_id, record.subject) == (f"{tmp_path / 't.jsonl'}:1", "")
+
+
 def test_conversations_and_texts_are_one_task(tmp_path: Path) -> None:
     task = read_task(write(tmp_path / "test.jsonl", CHAT | {"source": "tiny"}, {"text": "Gout.", "document_id": "a"}))
     chat, text = task.records

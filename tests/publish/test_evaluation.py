@@ -70,3 +70,17 @@ def test_results_of_another_file_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_result_is_refused(task: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not what medllama eval writes"):
         read_evaluation(results(tmp_path, task), FILES)
+
+
+def test_a_perplexity_of_one_document_has_no_interval_and_is_shown(tmp_path: Path) -> None:
+    mean = {"nats_per_token": 1.25, "standard_error": None, "interval_95": None}
+    model = {**mean, "perplexity": 3.5, "perplexity_interval_95": None}
+    part = {"model": model, "baseline": model, "difference": mean | {"nats_per_token": -0.5}}
+    beyond = part | {"model": model | {"perplexity": None}}
+    tasks = [PERPLEXITY | {"measured": 1, "answer_text": it} for it in (part, beyond)]
+    found = read_evaluation(results(tmp_path, *tasks), FILES)
+    assert found.table().splitlines()[2:] == [
+        f"| held-out | 1 | perplexity of held-out answers | {shown} | 3.50 | -0.500 nats a token (no interval) |"
+        for shown in ("3.50 (no interval)", "beyond measure")
+    ]
+    assert [it["metrics"][0]["value"] for it in found.model_index("M")[0]["results"]] == [3.5]

@@ -3,7 +3,7 @@
     run = make_run(tmp_path / "tiny")
     change(run / "eval/results.json", lambda results: results["tasks"][0]["warnings"].append("too small to tell"))
 
-That stages write records of this shape is what tests/report/test_whole_run.py shows.
+That stages write records of this shape is what tests/test_tiny_run.py shows.
 """
 
 from __future__ import annotations
@@ -139,6 +139,7 @@ def results(test_sha256: str) -> dict[str, Any]:
             "interval_95": [nats - 2 * error, nats + 2 * error],
             "perplexity": 1.131 if role == "model" else 5.983,
             "perplexity_interval_95": [1.1, 1.2] if role == "model" else [5.4, 6.6],
+            "nats_per_byte": nats / 4,
         }
         for role, (nats, error) in NATS.items()
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pptx import Presentation
+from pptx.dml.color import RGBColor
 
 from report.config import ReportConfig
 from report.figures import collect
@@ -25,6 +27,9 @@ AGAINST = {
 }  # fmt: skip
 
 
+ACCURACY = {"base": {"ratings": 7, "mean": 2.43}, "tuned": {"ratings": 0, "mean": None}, "agreement": 0.52}
+
+
 def add_card(results: dict[str, Any]) -> None:
     files = [
         {
@@ -38,11 +43,14 @@ def add_card(results: dict[str, Any]) -> None:
         for kind, size, against in (("Q4_K_M", 3_221_920, AGAINST), ("F16", 10_043_840, None))
     ]
     within = {"expression": "kld<0.02", "file": "tiny-Q4_K_M.gguf", "all": ["tiny-Q4_K_M.gguf", "tiny-F16.gguf"]}
-    results["quant_card"] = {"protocol": "As told.", "reference": "tiny-F16.gguf", "files": files, "within": within}
+    results["quant_card"] = {
+        "protocol": "As told.", "reference": "tiny-F16.gguf", "files": files, "within": within,
+        "accuracy": {"tiny-Q4_K_M.gguf": 0.612}, "accuracy_task": "multiple_choice",
+    }  # fmt: skip
     share = {"count": 7, "share": 0.7, "interval_95": [0.41, 0.93]}
     pair = {
         "models": ["base", "tuned"], "ratings": 10, "wins": {"base": share | {"count": 1, "share": 0.1}, "tuned": share},
-        "ties": share, "both_bad": share, "agreement_of_choices": 0.61, "aspects": {},
+        "ties": share, "both_bad": share, "agreement_of_choices": 0.61, "aspects": {"accuracy": ACCURACY},
         "preference": {"of": "tuned", "over": "base", "difference": 0.6, "interval_95": [0.2, 0.9]},
     }  # fmt: skip
     results["panel"] = {
@@ -76,10 +84,42 @@ def test_markdown_has_the_results_with_their_intervals_and_files(run: Path) -> N
         "| free answers, exactly right | 16 | 6.2% | 81.2% | +75.0 points (52.0 to 88.0), McNemar p 0.0002 |",
         "| drug | 20 | 55.0% | 90.0% |", "| Q4_K_M | 3.2 MB | 0.0127 | 94.7% | 1.0142 | 812 | 97 | 0.5s | 40.0 MB |",
         "Smallest file with kld<0.02: tiny-Q4_K_M.gguf.", "| leaflets | CC-BY-4.0 | 1,234 | 1,230 | the makers |",
-        "- tuned preferred: 70.0% (41.0 to 93.0)", "- agreement (Krippendorff's alpha): 0.61", "- tuned: A statin.",
-        "| learning_rate | 0.004 |", "From `eval/results.json`.", "No medical device",
+        "- tuned preferred: 70.0% (41.0 to 93.0)", "- agreement of choices (Krippendorff's alpha): 0.61", "- tuned: A statin.",
+        "| learning_rate | 0.004 |", "| target_modules | all-linear |", "| accuracy | 2.43 | not known | 0.52 |",
+        "- tuned over base: +60.0 points (20.0 to 90.0)", "Right answers of multiple_choice: tiny-Q4_K_M.gguf 61.2%.",
+        "From `eval/results.json`.", "No medical device",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_every_part_of_the_markdown_names_its_files(run: Path) -> None:
+    parts = render_markdown(collect(run)).split("\n## ")
+    assert len(parts) > 10
+    for part in parts:
+        names = re.findall(r"`([\w/.]+)`", part)
+        assert any((run / name).is_file() for name in names), part
+
+
+def test_every_slide_names_its_files(run: Path, tmp_path: Path) -> None:
+    write_slides(collect(run), tmp_path / "report.pptx")
+    for slide in Presentation(str(tmp_path / "report.pptx")).slides:
+        texts = [shape.text_frame.text for shape in slide.shapes if shape.has_text_frame]
+        (named,) = [text.removeprefix("From ") for text in texts if text.startswith("From ")]
+        assert all((run / name).exists() for name in named.split(", "))
+
+
+def test_charts_tell_their_series_apart_without_color(run: Path, tmp_path: Path) -> None:
+    write_slides(collect(run), tmp_path / "report.pptx")
+    slides = Presentation(str(tmp_path / "report.pptx")).slides
+    loss, right, card = (shape.chart for slide in slides for shape in slide.shapes if shape.has_chart)
+    for chart in (loss, right, card):
+        assert all(axis.axis_title.text_frame.text for axis in (chart.category_axis, chart.value_axis))
+    points = list(card.plots[0].series)
+    assert len({series.marker.style for series in points}) == len(points)
+    assert {series.marker.format.fill.fore_color.rgb for series in points} == {RGBColor(0, 0, 0)}
+    assert len({series.format.line.dash_style for series in loss.plots[0].series}) == 2
+    columns = [series.format.fill.fore_color.rgb for series in right.plots[0].series]
+    assert columns == [RGBColor(0x80, 0x80, 0x80), RGBColor(0, 0, 0)]
 
 
 def test_slides_open_again_with_tables_and_charts(run: Path, tmp_path: Path) -> None:
@@ -128,5 +168,8 @@ def test_the_page_shows_the_card_and_the_panel(run: Path) -> None:
         "What a panel of people preferred",
         "Size against divergence",
         "kld&lt;0.02",
+        '<data value="2.43">2.43</data>',
+        "not rated",
+        'Right answers of multiple_choice: tiny-Q4_K_M.gguf\n<data value="0.612">61.2%</data>',
     ):
         assert expected in page

@@ -25,6 +25,7 @@ from report.records import PURPOSE
 from report.report import report
 from tests.report import runs
 from tests.report.runs import change
+from tests.report.test_markdown_and_slides import add_card
 
 RESULTS = "eval/results.json"
 BLOCKS = "self::p or self::li or self::dd or self::table or self::figure or self::details or self::article"
@@ -331,3 +332,31 @@ def test_whatever_is_lost_from_a_record_there_is_a_page_or_an_error_that_names_i
             outcomes[outcome(run, name)] += 1
     assert outcomes.keys() == {"page", "error"}
     assert min(outcomes.values()) > 10
+
+
+def test_words_stand_apart(run: Path) -> None:
+    change(run / RESULTS, add_card)
+    said = text(page_of(run))
+    assert said.count("±") > 5
+    assert re.findall(r"\S±|[\d)]\.[A-Z]", said) == []
+
+
+def test_a_text_in_windows_is_called_a_text(run: Path) -> None:
+    def only_a_text(results: Any) -> None:
+        results["tasks"] = [results["tasks"][1] | {"prompt": "plain", "task": "leaflets"}]
+
+    change(run / RESULTS, only_a_text)
+    page = page_of(run)
+    said = text(page.get_element_by_id("result"))
+    assert "Better than its base at predicting a text" in said
+    assert "The perplexity of the text leaflets is 1.13, of its base 5.98" in said
+    measured = text(page.get_element_by_id("numbers"))
+    assert "Perplexity of a text (leaflets)" in measured
+    assert "answer's words" not in measured
+
+
+def test_a_page_that_would_overwrite_a_record_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (run / "certificate.json").read_text()
+    assert main(["report", "--run", str(run), "--output", str(run / "certificate.html")]) == 2
+    assert "certificate.json is a record of the run, and would be overwritten" in capsys.readouterr().err
+    assert (run / "certificate.json").read_text() == whole
