@@ -151,10 +151,8 @@ def _how_to_run_adapter(facts: Facts, name: str) -> str:
 def _evaluation(facts: Facts) -> str:
     if facts.evaluation is None:
         return "## Evaluation\n\nIt was not evaluated when this package was made."
-    return (
-        f"## Evaluation\n\nMeasured on `{facts.evaluation.file.name}` in llama.cpp, against its base converted in the same way, on"
-        f" the same items.\n\n{facts.evaluation.table()}"
-    )
+    beside = ", beside its base on the same items" if facts.evaluation.has_base else "; its base was not measured"
+    return f"## Evaluation\n\nMeasured on `{facts.evaluation.file.name}` in llama.cpp{beside}.\n\n{facts.evaluation.table()}"
 
 
 def _certificate(facts: Facts) -> str:

@@ -14,8 +14,14 @@ from publish.certificate import CertifiedFile
 AGAIN = "run medllama eval on one of the packaged files"
 TITLES = {
     "multiple_choice": "accuracy", "free_answers": "exactly the expected words", "perplexity": "perplexity of held-out answers",
+    "text": "perplexity of the text",
 }  # fmt: skip
-METRICS = {"multiple_choice": "accuracy", "free_answers": "exact_match", "perplexity": "perplexity"}
+METRICS = {
+    "multiple_choice": "accuracy",
+    "free_answers": "exact_match",
+    "perplexity": "perplexity",
+    "text": "perplexity",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class Evaluation:
 
     file: CertifiedFile
     scores: tuple[Score, ...]
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the base was measured too."""
+        return any(score.base_value is not None for score in self.scores)
 
     def table(self) -> str:
         """A Markdown table, a row per task."""
@@ -112,6 +123,7 @@ def _score(task: dict[str, Any]) -> Score:
             limits = part["difference"]["interval_95"]
             difference = f"{part['difference']['nats_per_token']:+.3f} nats a token"
             difference += f" ({limits[0]:+.3f} to {limits[1]:+.3f})" if limits else " (no interval)"
+        kind = "text" if task.get("prompt") == "plain" else kind
     return Score(
         task["task"],
         kind,
@@ -133,4 +145,4 @@ def _with_interval(score: Score) -> str:
 def _shown(value: float | None, kind: str) -> str:
     if value is None:
         return "not measured"
-    return f"{value:.2f}" if kind == "perplexity" else f"{100 * value:.1f}%"
+    return f"{value:.2f}" if METRICS[kind] == "perplexity" else f"{100 * value:.1f}%"

@@ -39,6 +39,13 @@ def test_every_task_has_a_row_with_its_interval_and_difference(tmp_path: Path) -
     ]
 
 
+def test_a_text_is_called_a_text_and_a_base_that_was_not_measured_is_not_claimed(tmp_path: Path) -> None:
+    found = read_evaluation(results(tmp_path, PERPLEXITY | {"prompt": "plain"}), FILES)
+    assert "| perplexity of the text | 3.50 (3.25 to 3.75) |" in found.table()
+    assert not found.has_base
+    assert read_evaluation(results(tmp_path, CHOICE, PERPLEXITY), FILES).has_base
+
+
 def test_free_answers_have_a_row_where_any_was_right(tmp_path: Path) -> None:
     path = results(tmp_path, CHOICE)
     exactly = {key: CHOICE[key] for key in ("model", "baseline", "difference")}
