@@ -184,6 +184,21 @@ def test_an_answer_is_made_again_with_the_next_seed(page: Any) -> None:
     assert texts[0] == texts[1], "the same seed gives the same answer"
 
 
+def test_an_answer_that_cannot_be_made_again_stays(page: Any) -> None:
+    ask(page, EXAMPLE)
+    before = cards(page)
+    open_settings(page)
+    page.get_by_label("System prompt").fill("gout, " * 600)
+    page.get_by_role("button", name="Regenerate").click()
+    page.get_by_text(re.compile("tokens long, and tiny-F16 sees 1,024")).wait_for()
+    page.wait_for_function("!document.querySelector('#ask').disabled")
+    assert cards(page) == before
+    assert page.get_by_label("Your question").input_value() == "", "it stands on the page"
+    page.get_by_label("System prompt").fill("")
+    ask(page, "And who treats it?")
+    assert page.locator("#earlier .question").inner_text().endswith(EXAMPLE)
+
+
 def test_an_answer_is_copied(browser: Any, server: Server) -> None:
     page = Watched(browser, server.url, permissions=["clipboard-read", "clipboard-write"]).page
     ask(page, EXAMPLE)
