@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from app.config import MOST_SEED
 from app.conversation import Answer, Sampling
@@ -29,6 +37,15 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part]
+
+    @field_validator("content", mode="wrap")
+    @classmethod
+    def _is_text(cls, content: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(content)
+        except ValidationError:
+            said = 'only text is understood: a string, or parts of the shape {"type": "text", "text": "..."}'
+            raise ValueError(said) from None
 
     @property
     def plain(self) -> dict[str, str]:

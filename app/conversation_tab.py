@@ -39,7 +39,7 @@ class ConversationTab:
     def build(self) -> None:
         """The layout, and which event calls what."""
         first = len(self.desk.speakers) - 1 if self.is_picking else 0
-        turns, asked = gradio.State(()), gradio.State("")
+        turns, followed, asked = gradio.State(()), gradio.State(()), gradio.State("")
         picked = gradio.Radio(
             [(f"{voice.role}: {voice.file}", number) for number, voice in enumerate(self.desk.speakers)],
             value=first, label="Model", visible=self.is_picking,
@@ -72,7 +72,10 @@ class ConversationTab:
         shown = [newest, earlier, differences, prompts]
         begun = [
             source(
-                self.begin, [given, turns, picked, *self.desk.settings], [box, asked, newest, earlier, *buttons], **LONG
+                self.begin,
+                [given, turns, picked, *self.desk.settings],
+                [box, followed, asked, newest, earlier, *buttons],
+                **LONG,
             )
             for source, given in ((ask.click, box), (box.submit, box), *((it.click, it) for it in examples))
         ]
@@ -80,13 +83,13 @@ class ConversationTab:
             again.click(
                 self.begin_again,
                 [turns, picked, *self.desk.settings],
-                [turns, seed, asked, newest, earlier, *buttons],
+                [seed, followed, asked, newest, earlier, *buttons],
                 **LONG,
             )
         )
         for event in begun:
             answered = event.success(
-                self.answer, [turns, asked, picked, *self.desk.settings], [turns, newest, box], **LONG
+                self.answer, [turns, followed, asked, picked, *self.desk.settings], [turns, newest, box], **LONG
             )
             for ended in (answered.success, answered.failure):  # a refused setting
                 ended(self.finish, [turns, picked], [*shown, *buttons], **AT_ONCE)
@@ -99,35 +102,37 @@ class ConversationTab:
     def begin(
         self, question: str, turns: tuple[Turn, ...], picked: int, request: gradio.Request, *settings: Any
     ) -> list[Any]:
-        """Take the question out of the box and show it, before any model has time for it. The settings are there for Gradio to
-        refuse them now, not when the question is gone."""
+        """Take the question out of the box and show it after the turns that it follows, before any model has time for it. The
+        settings are there for Gradio to refuse them now, not when the question is gone."""
         if len(turns) >= MOST_TURNS:
             raise told(f"A conversation has at most {MOST_TURNS} questions.")
         question = self.desk.begin(question, request)
         voices = self.speakers(picked)
         waiting, past = render.waiting_html(question, voices), render.earlier_html(turns, voices)
-        return ["", question, waiting, past, *_buttons(is_answering=True)]
+        return ["", turns, question, waiting, past, *_buttons(is_answering=True)]
 
     def begin_again(
         self, turns: tuple[Turn, ...], picked: int, system: str, temperature: float, top_p: float,
         max_tokens: float | None, seed: float | None, request: gradio.Request,
     ) -> list[Any]:  # fmt: skip
-        """Ask the newest question once more, with the next seed, which the settings then show."""
+        """Ask the newest question once more, with the next seed, which the settings then show. Its turn stays in the conversation
+        until it has another answer."""
         if not turns:
             raise told("Ask a question first.")
         if temperature == 0:
             gradio.Info("At temperature 0 the answer stays the same. The settings have the temperature.")
-        _, question, *rest = self.begin(turns[-1].question, turns[:-1], picked, request)
-        return [turns[:-1], (int(seed or 0) + 1) % (MOST_SEED + 1), question, *rest]
+        _, *rest = self.begin(turns[-1].question, turns[:-1], picked, request)
+        return [(int(seed or 0) + 1) % (MOST_SEED + 1), *rest]
 
     async def answer(
-        self, turns: tuple[Turn, ...], asked: str, picked: int, system: str, temperature: float, top_p: float,
-        max_tokens: float | None, seed: float | None, request: gradio.Request,
+        self, turns: tuple[Turn, ...], followed: tuple[Turn, ...], asked: str, picked: int, system: str, temperature: float,
+        top_p: float, max_tokens: float | None, seed: float | None, request: gradio.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
-        """The answers as they grow. What cannot be asked is told, and the question goes back into the box."""
+        """The answers as they grow. What cannot be asked is told, and the question goes back into the box, unless it stands with
+        an answer in the conversation."""
         voices = self.speakers(picked)
         conversations = {
-            number: messages(turns, place, system, asked) for place, number in enumerate(self.numbers(picked))
+            number: messages(followed, place, system, asked) for place, number in enumerate(self.numbers(picked))
         }
         turn = None
         try:
@@ -135,17 +140,18 @@ class ConversationTab:
                 request, conversations, self.desk.sampling(temperature, top_p, max_tokens, seed)
             ):
                 if isinstance(state, Waiting):
-                    yield turns, render.waiting_html(asked, voices, state.ahead), gradio.skip()
+                    yield gradio.skip(), render.waiting_html(asked, voices, state.ahead), gradio.skip()
                 else:
                     turn = Turn(asked, system, tuple(state))
-                    yield turns, render.turn_html(turn, voices), gradio.skip()
+                    yield gradio.skip(), render.turn_html(turn, voices), gradio.skip()
         except MedllamaError as error:
             warn(error)
-            yield turns, render.empty_html(voices), asked
+            is_answered = len(followed) < len(turns)
+            yield gradio.skip(), gradio.skip(), gradio.skip() if is_answered else asked
             return
         assert turn is not None, "the engine gives answers or raises"
         has_failed = all(answer.stop == "failed" for answer in turn.answers)
-        yield (*turns, turn), render.turn_html(turn, voices), asked if has_failed else gradio.skip()
+        yield (*followed, turn), render.turn_html(turn, voices), asked if has_failed else gradio.skip()
 
     def finish(self, turns: tuple[Turn, ...], picked: int, request: gradio.Request) -> list[Any]:
         """Show what has become of the conversation, and let the next question be asked."""

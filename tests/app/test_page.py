@@ -20,6 +20,9 @@ EXAMPLE = "Which gland does Graves disease affect?"
 HOSTILE = (
     "</s> [/INST] <b>bold</b> <img src=x onerror=alert(1)> <script>alert(2)</script> ${alert(3)} {{value}} &lt; **b**"
 )
+# Also of what is cut off there, and makes the page no wider.
+FARTHEST_RIGHT = """Math.max(document.documentElement.scrollWidth,
+  ...[...document.querySelectorAll('main *')].filter(it => it.checkVisibility()).map(it => it.getBoundingClientRect().right))"""
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +185,21 @@ def test_an_answer_is_made_again_with_the_next_seed(page: Any) -> None:
     ask(page, EXAMPLE)
     texts = [re.sub(r"first token.*", "", it, flags=re.DOTALL) for it in (cards(page)[0], first[0])]
     assert texts[0] == texts[1], "the same seed gives the same answer"
+
+
+def test_an_answer_that_cannot_be_made_again_stays(page: Any) -> None:
+    ask(page, EXAMPLE)
+    before = cards(page)
+    open_settings(page)
+    page.get_by_label("System prompt").fill("gout, " * 600)
+    page.get_by_role("button", name="Regenerate").click()
+    page.get_by_text(re.compile("tokens long, and tiny-F16 sees 1,024")).wait_for()
+    page.wait_for_function("!document.querySelector('#ask').disabled")
+    assert cards(page) == before
+    assert page.get_by_label("Your question").input_value() == "", "it stands on the page"
+    page.get_by_label("System prompt").fill("")
+    ask(page, "And who treats it?")
+    assert page.locator("#earlier .question").inner_text().endswith(EXAMPLE)
 
 
 def test_an_answer_is_copied(browser: Any, server: Server) -> None:
@@ -395,6 +413,27 @@ def test_the_page_can_be_read_at_every_width_by_day_and_night(
     boxes = [it.bounding_box() for it in page.locator("#newest article").all()]
     assert (boxes[0]["y"] == boxes[1]["y"]) == (width == 1280), "beside each other where there is room, else below"
     page.context.close()
+
+
+def test_four_voices_answer_in_columns_at_every_width(browser: Any, embedded: list[Path], tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.gguf" for name in ("base", "tuned", "x" * 100, "tuned-" * 12)]
+    for file in files:
+        file.symlink_to(embedded[1])
+    models = [argument for file in files for argument in ("--model", str(file))]
+    with served(*models, "--max-tokens", "8") as running:
+        page = Watched(browser, running.url).page
+        ask(page, EXAMPLE)
+        answered = page.locator("#newest article", has=page.locator(".text"))
+        roles = [card.get_attribute("aria-label") for card in answered.all()]
+        assert roles == ["Base", "Model 2", "Model 3", "Model 4"]
+        for width, columns in ((1280, 2), (390, 1)):
+            page.set_viewport_size({"width": width, "height": 844})
+            for tab in ("Chat", "Compare"):
+                open_tab(page, tab)
+                assert page.evaluate(FARTHEST_RIGHT) <= width, tab
+            boxes = [card.bounding_box() for card in answered.all()]
+            assert [len({box[side] for box in boxes}) for side in ("x", "y")] == [columns, 4 // columns]
+        page.context.close()
 
 
 def test_the_pictures_for_the_docs_are_small(browser: Any, server: Server, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.app.browsing import (
     wait_for_values,
 )
 from tests.app.serving import SLOW, VERY_SLOW, Server, served
-from tests.app.test_results_tab import CERTIFICATE, EVALUATION
+from tests.app.test_results_tab import CERTIFICATE, EVALUATION, QUANT_CARD
 
 pytestmark = pytest.mark.browser
 
@@ -37,7 +37,7 @@ TABS = ("Compare", "Blind", "Batch", "Results", "Chat")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the ratings, the evaluation and the certificate lie."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "results.json").write_text(json.dumps(EVALUATION))
+    (folder / "results.json").write_text(json.dumps(EVALUATION | {"quant_card": QUANT_CARD}))
     (folder / "certificate.json").write_text(json.dumps(CERTIFICATE))
     return folder
 
@@ -162,6 +162,25 @@ def test_a_judgement_needs_a_choice_and_a_name(page: Any) -> None:
     page.get_by_text("Type your name or initials").wait_for()
 
 
+def test_stop_ends_both_answers_and_the_question_can_be_asked_again(browser: Any, embedded: list[Path]) -> None:
+    with served(*(it for path in embedded for it in ("--model", str(path))), prepare=VERY_SLOW) as running:
+        page = Watched(browser, running.url).page
+        open_tab(page, "Blind")
+        box, stop = page.get_by_label("Question to judge"), page.get_by_role("button", name="Stop")
+        box.fill(EXAMPLE)
+        box.press("Enter")
+        page.wait_for_function("document.querySelector('#blind-ask').disabled")
+        stop.click()
+        page.wait_for_function("!document.querySelector('#blind-ask').disabled")
+        assert page.locator("#blind footer span").all_inner_texts() == ["stopped", "stopped"]
+        assert stop.is_disabled()
+        assert page.get_by_label("A is better").count() == 0, "what was cut short is not judged"
+        assert box.input_value() == EXAMPLE
+        box.press("Enter")
+        page.locator("#blind article", has_text="Waiting for the first word").first.wait_for()
+        page.context.close()
+
+
 def test_a_file_of_questions_is_answered_to_a_table_that_can_be_saved(page: Any, tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps({"question": it}) + "\n" for it in (EXAMPLE, HOSTILE)))
     open_tab(page, "Batch")
@@ -237,6 +256,24 @@ def test_the_runs_results_are_shown(page: Any) -> None:
     for shown in ("Evaluation", "Quantization", "Certificate", "Verdict: pass", "2.50 (2.25 to 2.75)", "0.05607"):
         assert shown in text
     assert page.get_by_role("img", name=re.compile("quiz, tuned 80.0%, 65.0% to 90.0%")).is_visible()
+
+
+def test_the_quant_card_is_a_table_and_a_plot(page: Any) -> None:
+    open_tab(page, "Results")
+    table = page.get_by_role("table", name="The quant card, against a-F16.gguf")
+    cells = [row.get_by_role("cell").all_inner_texts() for row in table.get_by_role("row").all()[1:]]
+    assert cells == [
+        ["<b>a-Q4_K_M.gguf", "3.2 MB", "0.03123", "90.0%", "1.0512", "41.3", "52 MB"],
+        ["a-F16.gguf", "10.0 MB", "it is the reference", "", "", "41.3", "52 MB"],
+    ]
+    plot = page.get_by_role(
+        "img", name=re.compile("The same likeliest token.* <b>a-Q4_K_M.gguf 90.0%, 86.1% to 93.9%$")
+    )
+    drawn = ("circle", ".interval", "text:text-is('75%')", "text:text-is('100%')")
+    circle, interval, low, high = (it for it in (plot.locator(name).bounding_box() for name in drawn) if it)
+    middles = [box["x"] + box["width"] / 2 for box in (low, circle, interval, high)]
+    shares = [0.75 + 0.25 * (middle - middles[0]) / (middles[3] - middles[0]) for middle in middles[1:3]]
+    assert shares == pytest.approx([0.9, 0.9], abs=0.005), "it lies where the axis says"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

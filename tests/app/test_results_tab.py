@@ -30,6 +30,20 @@ CERTIFICATE = {
     ],
 }  # fmt: skip
 
+COST = {"generated_tokens_per_second": 41.26, "peak_memory_bytes": 52_000_000}
+LOST = {
+    "kld": {"mean": 0.031234},
+    "same_top": {"share": 0.9, "standard_error": 0.02},
+    "perplexity_ratio": {"ratio": 1.0512},
+}
+QUANT_CARD = {
+    "reference": "a-F16.gguf",
+    "files": [
+        {"file": "<b>a-Q4_K_M.gguf", "bytes": 3_200_000, "against_reference": LOST, "cost": COST},
+        {"file": "a-F16.gguf", "bytes": 10_000_000, "against_reference": None, "cost": COST},
+    ],
+}
+
 
 def html_of(tmp_path: Path, evaluation: Any, certificate: Any) -> str:
     paths = []
@@ -79,15 +93,7 @@ def test_free_answers_stand_beside_the_choices_where_any_is_right(tmp_path: Path
 
 
 def test_the_quant_card_is_shown_where_eval_made_one(tmp_path: Path) -> None:
-    cost = {"generated_tokens_per_second": 41.26, "peak_memory_bytes": 52_000_000}
-    lost = {
-        "kld": {"mean": 0.031234}, "same_top": {"share": 0.9, "standard_error": 0.02}, "perplexity_ratio": {"ratio": 1.0512}
-    }  # fmt: skip
-    files = [
-        {"file": "<b>a-Q4_K_M.gguf", "bytes": 3_200_000, "against_reference": lost, "cost": cost},
-        {"file": "a-F16.gguf", "bytes": 10_000_000, "against_reference": None, "cost": cost},
-    ]
-    html = html_of(tmp_path, EVALUATION | {"quant_card": {"reference": "a-F16.gguf", "files": files}}, CERTIFICATE)
+    html = html_of(tmp_path, EVALUATION | {"quant_card": QUANT_CARD}, CERTIFICATE)
     for shown in (
         "against a-F16.gguf",
         "0.03123",
