@@ -251,7 +251,7 @@ def test_who_waits_is_told_how_many_are_first(browser: Any, embedded: list[Path]
 
 def test_the_runs_results_are_shown(page: Any) -> None:
     open_tab(page, "Results")
-    page.locator("#results svg").wait_for()
+    page.locator("#results svg").first.wait_for()
     text = page.locator("#results").inner_text()
     for shown in ("Evaluation", "Quantization", "Certificate", "Verdict: pass", "2.50 (2.25 to 2.75)", "0.05607"):
         assert shown in text
