@@ -56,11 +56,9 @@ class ConversationTab:
         with gradio.Row(elem_classes="examples", visible=bool(self.desk.config.examples)):
             examples = [gradio.Button(text, size="sm") for text in self.desk.config.examples]
         newest = gradio.HTML(render.empty_html(self.speakers(first)), elem_id=self.prefix + "newest")
+        is_compared = len(self.speakers(first)) > 1
         with gradio.Accordion(
-            "Where the answers differ",
-            open=False,
-            visible=len(self.speakers(first)) > 1,
-            elem_id=self.prefix + "differ",
+            "Where the answers differ", open=False, visible=is_compared, elem_id=self.prefix + "differ"
         ) as difference_accordion:
             differences = gradio.HTML(differences_html(None, self.speakers(first)), elem_id=self.prefix + "differences")
         earlier = gradio.HTML("", elem_id=self.prefix + "earlier")
@@ -70,23 +68,12 @@ class ConversationTab:
         seed = self.desk.settings[4]
         buttons = [ask, stop, again, clear]
         shown = [newest, earlier, differences, prompts]
+        given_to, made = [turns, picked, *self.desk.settings], [followed, asked, newest, earlier, *buttons]
         begun = [
-            source(
-                self.begin,
-                [given, turns, picked, *self.desk.settings],
-                [box, followed, asked, newest, earlier, *buttons],
-                **LONG,
-            )
+            source(self.begin, [given, *given_to], [box, *made], **LONG)
             for source, given in ((ask.click, box), (box.submit, box), *((it.click, it) for it in examples))
         ]
-        begun.append(
-            again.click(
-                self.begin_again,
-                [turns, picked, *self.desk.settings],
-                [seed, followed, asked, newest, earlier, *buttons],
-                **LONG,
-            )
-        )
+        begun.append(again.click(self.begin_again, given_to, [seed, *made], **LONG))
         for event in begun:
             answered = event.success(
                 self.answer, [turns, followed, asked, picked, *self.desk.settings], [turns, newest, box], **LONG

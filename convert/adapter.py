@@ -135,9 +135,8 @@ class Adapter:
                 problems.append(f"{name} is {tensor.shape}, which is nothing")
             if name in shapes and shapes[name][1:] != tensor.shape[1:]:
                 problems.append(f"{name} is {shapes[name]} in the base, and {tensor.shape} in the adapter")
-        shapes = shapes | {
-            name: tensor.shape for name, tensor in self.saved.items()
-        }  # a vocabulary may have been enlarged
+        # A vocabulary may have been enlarged: what the adapter saves whole is what its modules fit.
+        shapes = shapes | {name: tensor.shape for name, tensor in self.saved.items()}
         for module_name, module in self.modules.items():
             found = shapes.get(f"{module_name}.weight")
             if found is None:

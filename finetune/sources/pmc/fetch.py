@@ -145,9 +145,8 @@ class Fetcher:
         try:
             metadata = parse_metadata(content, name, self.bucket.name)
         except Malformed as error:
-            self._path(name, ".json").unlink(
-                missing_ok=True
-            )  # what a proxy said about its maintenance is asked for again
+            # What a proxy said about its maintenance is asked for again.
+            self._path(name, ".json").unlink(missing_ok=True)
             return Dropped(error.reason, wanted.place, error.detail)
         if refusal := metadata.refusal(open_only=self.settings.open_only):
             return Dropped(refusal, wanted.place, f"{name}: {metadata.licence.evidence}", is_bad=False)
