@@ -38,27 +38,33 @@ KOREAN_ENDINGS = [chr(code) for code in range(0x1160, 0x1200)]
 
 # How paragraphs begin that say nothing of medicine. Each is bounded: a paragraph longer than this is not thrown away.
 LONGEST_BOILERPLATE = 1500
-BOILERPLATE = re.compile(
-    r"""(?ix)
-      open\ in\ a\ (separate|new)\ window(?!\ of\b) | click\ here\ for\ additional\ data\ file
-    | (the\ )?(online|electronic)\ version\ (of\ this\ article\ )?contains\ supplementary\ material
-    | supplementary\ (information|material|data)\ (is|are)\ available\ (at|online|for\ this)
-    | (publisher['’]s\ note:?\ *)?[\w\ ,.]{2,60}\ (remains?|stays)\ neutral\ with\ regard\ to\ jurisdictional\ claims
-    | publisher['’]s\ note(s)?:?\ *$
+OPENINGS = r"""
+    open\ in\ a\ (?:separate|new)\ window(?!\ of\b) | click\ here\ for\ additional\ data\ file
+    | (?:the\ )?(?:online|electronic)\ version\ (?:of\ this\ article\ )?contains\ supplementary\ material
+    | supplementary\ (?:information|material|data)\ (?:is|are)\ available\ (?:at|online|for\ this)
+    | publisher['’]s\ notes?:?\ *$
     | all\ claims\ expressed\ in\ this\ article\ are\ solely\ those\ of\ the\ authors
-    | (\W*\(?(c|copyright|©)\)?\W.{0,160}?)?
-      this\ (is\ an\ open[ -]access\ article|article\ is\ (an\ open[ -]access|licensed|distributed|published))
-      .{0,80}\b(licen[sc]ed?|distributed|terms|creative\ commons)\b
-    | (©|copyright\b|\(c\)\ *(?=the\ author|[12]\d{3})).{0,200}(all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
-    | licen[sc]ee\ (mdpi|biomed\ central|springer|elsevier|dove|oxford)
+    | (?:\W{0,9}\(?(?:c|copyright|©)\)?\W.{0,160}?)?
+      this\ (?:is\ an\ open[ -]access\ article|article\ is\ (?:an\ open[ -]access|licensed|distributed|published))
+      .{0,80}\b(?:licen[sc]ed?|distributed|terms|creative\ commons)\b
+    | (?:©|copyright\b|\(c\)\ *(?=the\ author|[12]\d{3})).{0,200}
+      (?:all\ rights\ reserved|licen[sc]ee\b|creative\ commons|open\ access)
+    | licen[sc]ee\ (?:mdpi|biomed\ central|springer|elsevier|dove|oxford)
     | for\ commercial\ re-?use,\ please\ contact
     | reprints\ and\ permissions?\b.{0,60}$
     | the\ images\ or\ other\ third[ -]party\ material\ in\ this\ article\ are\ included
     | to\ view\ a\ copy\ of\ this\ licen[sc]e,?\ visit
     """
+NEUTRALITY = "jurisdictional claims"  # in a sentence that begins with a publisher, whichever it is
+BOILERPLATE = re.compile(
+    rf"""(?ix) {OPENINGS} | (?:publisher['’]s\ note:?\ *)?
+    [\w\ ,.]{{2,60}}\ (?:remains?|stays)\ neutral\ with\ regard\ to\ (?-i:{re.escape(NEUTRALITY)})"""
 )
-BLANK_LINES = re.compile(r"\n{3,}")
 BOILERPLATE_LINE = re.compile(r"(?i)[ \t]*open in a (?:separate|new) window[ \t]*")
+# What begins any line as boilerplate does. Patterns of whole texts begin with a line's end: it is what they are searched for by.
+LIKE_BOILERPLATE = re.compile(rf"(?imx) \n[ \t]*+(?!\n) (?:{OPENINGS})")
+SPARE_SPACE = re.compile(r"\n(?:(?<=[ \t]\n)|\n\n)")
+BLANK_LINES = re.compile(r"\n{3,}")
 
 # Telephone numbers as they are written: what is grouped otherwise, or counts something, is a figure of medicine.
 COUNTRY = (
@@ -153,12 +159,21 @@ def normalized(text: str) -> str:
         text = text.replace("\r\n", "\n")
         for character in odd & CHARACTERS.keys():
             text = text.replace(character, CHARACTERS[character])
-        text = unicodedata.normalize("NFC", text)  # only now: what went may have stood between a letter and its accent
-        encoded = text.encode("utf-8", "surrogatepass")
-    if any(line.endswith((b" ", b"\t")) for line in encoded.split(b"\n")):
+        text = composed(text, odd - CHARACTERS.keys())  # only now: what went may have stood between a letter and its accent
+    if SPARE_SPACE.search(text) or text.endswith((" ", "\t")):
         text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
-        encoded = text.encode("utf-8", "surrogatepass")
-    return BLANK_LINES.sub("\n\n", text) if b"\n\n\n" in encoded else text
+        text = BLANK_LINES.sub("\n\n", text)
+    return text
+
+
+def composed(text: str, marks: set[str]) -> str:
+    """NFC of the lines in which one of these stands. Nothing is composed across a line's end."""
+    if not marks:
+        return text
+    lines = text.split("\n")
+    return "\n".join(
+        unicodedata.normalize("NFC", line) if any(mark in line for mark in marks) else line for line in lines
+    )
 
 
 @functools.cache
@@ -170,6 +185,8 @@ def stays(character: str) -> bool:
 
 def without_boilerplate(text: str, done: Counter[str]) -> str:
     """The text without the paragraphs and lines that publishers put into every article; they are counted in `done`."""
+    if not LIKE_BOILERPLATE.search(f"\n{text}") and NEUTRALITY not in text:
+        return text
     kept = []
     for paragraph in text.split("\n\n"):
         if "\n" in paragraph:

@@ -86,6 +86,8 @@ BOILERPLATE = [
     "All claims expressed in this article are solely those of the authors and do not represent others.",
     "The online version contains supplementary material available at 10.1186/s12345.",
     "Click here for additional data file.",
+    "Publisher's Note:",
+    "Reprints and permissions information",
 ]
 MEDICINE = [
     "This article reports a patient with gout.",
@@ -107,6 +109,19 @@ def test_boilerplate_goes_and_what_stands_around_it_stays(paragraph: str) -> Non
     assert done["boilerplate"] == 1
     with pytest.raises(Malformed, match="nothing but boilerplate"):
         cleaned(plain_text(paragraph), masks_identifiers=False)
+
+
+LINES = st.sampled_from([*BOILERPLATE, *MEDICINE, "Reprints and permission", "\n", "  ", "open in a new window "])
+
+
+@given(st.lists(LINES).map("\n".join))
+def test_texts_looked_through_at_once_lose_what_their_paragraphs_lose(text: str) -> None:
+    text = normalized(text).strip()
+    done, alone = Counter[str](), Counter[str]()
+    # what is behind it is read paragraph by paragraph, as something of it begins like boilerplate
+    marked = without_boilerplate(f"{text}\n\nPublisher's note", alone)
+    assert without_boilerplate(text, done) == marked
+    assert done["boilerplate"] == alone["boilerplate"] - 1
 
 
 @pytest.mark.parametrize("paragraph", MEDICINE)
@@ -243,6 +258,9 @@ def test_patterns_take_linear_time() -> None:
         "https://a" * 20_000,
         "(c) " * 50_000,
         "x@" * 90_000,
+        "*\n" * 100_000,
+        "(c)\n" * 50_000,
+        "\t\n" * 100_000 + "\u0301",
     ):
         cleaned(plain_text(text + " z"), masks_identifiers=True)
         likely_identifiers(plain_text(text))
