@@ -159,7 +159,8 @@ def normalized(text: str) -> str:
         text = text.replace("\r\n", "\n")
         for character in odd & CHARACTERS.keys():
             text = text.replace(character, CHARACTERS[character])
-        text = composed(text, odd - CHARACTERS.keys())  # only now: what went may have stood between a letter and its accent
+        # Only now: what went may have stood between a letter and its accent.
+        text = composed(text, odd - CHARACTERS.keys())
     if SPARE_SPACE.search(text) or text.endswith((" ", "\t")):
         text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
         text = BLANK_LINES.sub("\n\n", text)
