@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from medllama.checkpoint import base_digests
+from medllama.checkpoint import base_digests, base_states
 from medllama.recipe import RECIPES
 
 TOKENIZER = RECIPES / "tiny" / "medllama-tiny-base"
@@ -83,7 +83,7 @@ def make_adapter(folder: Path, base: Path, shape: str, seed: int = 1) -> Path:
         "base_model_name_or_path": str(base), "inference_mode": True,
     }  # fmt: skip
     _write_json(folder / "adapter_config.json", settings)
-    _write_json(folder / "training.json", {"base": {"files": base_digests(base)}})
+    _write_json(folder / "training.json", {"base": {"files": base_digests(base), "states": base_states(base)}})
     return folder
 
 

@@ -28,7 +28,7 @@ from medllama import progress
 from medllama.chat import Chat, choose_template
 from medllama.checkpoint import find_base, read_config, require_llama, safetensors_files
 from medllama.errors import InputError
-from medllama.files import read_json, sha256_file
+from medllama.files import file_state, read_json, sha256_file
 from medllama.template_guard import guarded
 from medllama.tokenizer import Tokenizer
 from medllama.vocabulary import Vocabulary, load_vocabulary
@@ -53,8 +53,8 @@ class Source:
     template: str | None
     ends: list[int]
     provenance: Provenance
-    weight_files: dict[Path, tuple[int, int]]  # size and modification time of each file when its header was read
-    trained_on: dict[Path, str]  # SHA-256 of the base's files when the adapter was trained, where it says them
+    weight_files: dict[Path, dict[str, int]]  # state of each file when its header was read
+    trained_on: dict[Path, str]  # SHA-256 in training, of the base's files that may have been written to since
 
     @property
     def parameters(self) -> int:
@@ -99,13 +99,8 @@ class Source:
     def require_unchanged(self) -> None:
         """Raise InputError where a file of weights was written to since: what was read is of two models."""
         for path, state in self.weight_files.items():
-            if not path.is_file() or _state(path) != state:
+            if not path.is_file() or file_state(path) != state:
                 raise changed(path)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def read_source(config: ConvertConfig) -> Source:
@@ -115,12 +110,12 @@ def read_source(config: ConvertConfig) -> Source:
     require_llama(config_json, base, config.base_values)
     shape = read_shape(config_json, base / "config.json")
     files = safetensors_files(base)
-    weight_files = {path: _state(path) for path in files}
+    weight_files = {path: file_state(path) for path in files}
     stored = read_base_tensors(files, config.base_values, config.adapter)
     _check_rows(config_json, stored, base)
     adapter = read_adapter(config.adapter) if config.adapter else None
     if adapter is not None:
-        weight_files[adapter.path / ADAPTER_WEIGHTS] = _state(adapter.path / ADAPTER_WEIGHTS)
+        weight_files[adapter.path / ADAPTER_WEIGHTS] = file_state(adapter.path / ADAPTER_WEIGHTS)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     if shape.is_tied and "lm_head.weight" in shapes:
         shapes.setdefault("model.embed_tokens.weight", shapes["lm_head.weight"])
@@ -162,12 +157,17 @@ def _check_rows(config: dict[str, Any], stored: dict[str, StoredTensor], base: P
 
 
 def _trained_on(adapter: Path, base: Path) -> dict[Path, str]:
-    """The digests of the base's files that `medllama train` left with the adapter, where it did."""
+    """The digests of the base's files that `medllama train` left with the adapter, but for files that are as it left them."""
     path = adapter / "training.json"
     if not path.is_file():
         return {}
-    recorded = (read_json(path).get("base") or {}).get("files") or {}
-    return {base / name: digest["sha256"] if isinstance(digest, dict) else digest for name, digest in recorded.items()}
+    recorded = read_json(path).get("base") or {}
+    digests, states = recorded.get("files") or {}, recorded.get("states") or {}
+    return {base / name: digest for name, digest in digests.items() if not _is_in_state(base / name, states.get(name))}
+
+
+def _is_in_state(path: Path, state: dict[str, int] | None) -> bool:
+    return path.is_file() and file_state(path) == state
 
 
 def _end_ids(base: Path, config: dict[str, Any], rows: int, chat: Chat | None) -> list[int]:

@@ -30,7 +30,7 @@ from finetune.training.measured import held_out_records
 from finetune.training.metrics import Diverged
 from finetune.training.training_data import CheckedBase, open_base, read_phases
 from medllama import progress
-from medllama.checkpoint import base_digests
+from medllama.checkpoint import base_digests, base_states
 from medllama.config import as_json
 from medllama.errors import InputError
 from medllama.files import atomic_directory, read_json, read_text, require_disk, write_json
@@ -74,7 +74,7 @@ def _train(
 
     # Read before the training, so that nothing can fail after it but the disk.
     progress.update("reading the base")
-    digests, card = base_digests(base.folder), _data_card(config.data)
+    states, digests, card = base_states(base.folder), base_digests(base.folder), _data_card(config.data)
     held_out = held_out_records(config, base, phases)
     with quiet_libraries():
         from finetune.training.adapter import hugging_face_tokenizer, save_adapter
@@ -99,7 +99,7 @@ def _train(
 
     last = list(finished.values())[-1]
     return {
-        "base": {"name": config.base_model, "files": digests},
+        "base": {"name": config.base_model, "files": digests, "states": states},
         "hyperparameters": {key: value for key, value in as_json(config).items() if key not in NOT_HYPERPARAMETERS},
         "merge_base": "the 16-bit base" if config.quantization != "none" else "the base",
         "chat_template_sha256": None if base.chat is None else base.chat.sha256,

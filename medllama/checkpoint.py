@@ -19,7 +19,7 @@ from typing import Any
 from medllama.base_values import BaseValues, require_values
 from medllama.config import looks_like_hub_id
 from medllama.errors import InputError, MedllamaError, UnsupportedError
-from medllama.files import expand, read_json, sha256_file
+from medllama.files import expand, file_state, read_json, sha256_file
 
 NEEDED_FILES = (
     "*.json", "*.safetensors", "tokenizer.model", "*.jinja", "README.md", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*",
@@ -197,10 +197,19 @@ def _no_weights(base: Path) -> MedllamaError:
     return InputError(f"{base} has no model.safetensors", hint="name a folder with a checkpoint in safetensors format")
 
 
+def base_files(base: Path) -> list[Path]:
+    """config.json and every weight file: what an adapter is trained on."""
+    return [base / "config.json", *safetensors_files(base)]
+
+
 def base_digests(base: Path) -> dict[str, str]:
-    """File name -> SHA-256 of config.json and of every weight file: what an adapter is trained on. Reads all of it."""
-    files = [base / "config.json", *safetensors_files(base)]
-    return {path.name: sha256_file(path) for path in files}
+    """File name -> SHA-256 of each of the base's files. Reads all of them."""
+    return {path.name: sha256_file(path) for path in base_files(base)}
+
+
+def base_states(base: Path) -> dict[str, dict[str, int]]:
+    """File name -> size and modification time of each of the base's files. Taken before the digests, it tells when they hold."""
+    return {path.name: file_state(path) for path in base_files(base)}
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,12 @@ def read_jsonl(
             yield place, value
 
 
+def file_state(path: Path) -> dict[str, int]:
+    """Size and modification time: a file whose state is what it was has not been written to since."""
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

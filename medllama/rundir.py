@@ -28,7 +28,7 @@ from typing import Any
 from medllama import __version__
 from medllama.config import as_json, input_paths, options
 from medllama.errors import InputError, ResourceError
-from medllama.files import PARTIAL_SUFFIX, read_json, sha256_file, write_json
+from medllama.files import PARTIAL_SUFFIX, file_state, read_json, sha256_file, write_json
 from medllama.source_files import source_files
 from medllama.stages import Stage, StageResult
 
@@ -128,11 +128,10 @@ class RunDirectory:
         found = {}
         for path in files:
             name = str(self.relative(str(path)))
-            status = path.stat()
-            entry = {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+            entry: dict[str, Any] = file_state(path)
             old = known.get(name, {})
             if any(old.get(key) != value for key, value in entry.items()):
-                entry["sha256"] = sha256_file(path)  # type: ignore[assignment]
+                entry["sha256"] = sha256_file(path)
                 if old.get("sha256") != entry["sha256"]:
                     old = entry
             found[name] = old

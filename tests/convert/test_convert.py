@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from convert.config import FILE_TYPES, UNQUANTIZED, ConvertConfig
 from convert.convert import convert, intermediate_type
+from medllama.checkpoint import base_digests, base_states
 from medllama.errors import InputError, MedllamaError, ResourceError, UnsupportedError
+from medllama.files import sha256_file
 from medllama.llamacpp import Context, LlamaCppError, Model
 from medllama.llamacpp.quantizer import quantize
 from tests.adapters import load_base, make_adapter, peft_logits
@@ -226,7 +227,7 @@ def test_a_merged_checkpoint_keeps_each_tensors_own_type(tmp_path: Path) -> None
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     base = make_llama2_checkpoint(tmp_path / "base")
-    digests = {hashlib.sha256(run(base, tmp_path / name, ("F16", "Q4_K_M")).read_bytes()).hexdigest() for name in "ab"}
+    digests = {sha256_file(run(base, tmp_path / name, ("F16", "Q4_K_M"))) for name in "ab"}
     assert len(digests) == 1
 
 
@@ -405,16 +406,31 @@ def test_a_tensor_too_many_is_refused(tmp_path: Path) -> None:
         run(base, tmp_path / "out")
 
 
-def test_an_adapter_of_another_base_with_this_shape_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_states", [True, False])
+def test_an_adapter_of_another_base_with_this_shape_is_refused(tmp_path: Path, with_states: bool) -> None:
     base = make_llama2_checkpoint(tmp_path / "base")
     other = make_llama2_checkpoint(tmp_path / "other", seed=5)
     adapter = make_adapter(other, tmp_path / "adapter")
-    digest = hashlib.sha256((other / "model.safetensors").read_bytes()).hexdigest()
-    (adapter / "training.json").write_text(json.dumps({"base": {"files": {"model.safetensors": digest}}}))
+    trained_on = {"files": base_digests(other)} | ({"states": base_states(other)} if with_states else {})
+    (adapter / "training.json").write_text(json.dumps({"base": trained_on}))
     run(other, tmp_path / "right", adapter=adapter)
     with pytest.raises(InputError, match=r"was trained on another base: model\.safetensors"):
         run(base, tmp_path / "wrong", adapter=adapter)
     assert list((tmp_path / "wrong").iterdir()) == []
+
+
+def test_a_base_that_was_copied_is_the_base_and_one_that_was_written_to_is_not(tmp_path: Path) -> None:
+    base = make_llama2_checkpoint(tmp_path / "base")
+    adapter = make_adapter(base, tmp_path / "adapter")
+    trained_on = {"files": base_digests(base), "states": base_states(base)}
+    (adapter / "training.json").write_text(json.dumps({"base": trained_on}))
+    weights = base / "model.safetensors"
+    os.utime(weights)
+    run(base, tmp_path / "copied", adapter=adapter)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"was trained on another base: model\.safetensors"):
+        run(base, tmp_path / "written", adapter=adapter)
 
 
 def test_a_failure_leaves_no_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

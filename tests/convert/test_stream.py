@@ -27,7 +27,7 @@ from convert.config import ConvertConfig
 from convert.convert import convert
 from convert.slab import Slab
 from convert.weights import StoredTensor, read_tensors
-from medllama.checkpoint import base_digests
+from medllama.checkpoint import base_digests, base_states
 from medllama.errors import InputError, ResourceError
 from medllama.files import sha256_file
 from tests.adapters import LINEAR, load_base, make_adapter
@@ -135,6 +135,15 @@ def test_what_the_adapter_was_trained_on_is_compared_beside_the_other_work(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(stream, "Slab", working)
     monkeypatch.setattr(source, "sha256_file", digest)
+    assert list(files(base, tmp_path / "out", adapter, ("Q8_0",))) == ["m-Q8_0.gguf"]
+
+
+def test_a_base_as_training_left_it_is_not_read_for_its_digests(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter")
+    trained_on = {"files": dict.fromkeys(base_digests(base), "unread"), "states": base_states(base)}
+    (adapter / "training.json").write_text(json.dumps({"base": trained_on}))
     assert list(files(base, tmp_path / "out", adapter, ("Q8_0",))) == ["m-Q8_0.gguf"]
 
 

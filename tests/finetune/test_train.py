@@ -28,7 +28,7 @@ from finetune.training.tokenized import RecordEncoder, TokenizedRecord
 from finetune.training.trainer import AdapterTrainer
 from finetune.training.training_data import open_base
 from medllama.chat import Chat, load_chat
-from medllama.checkpoint import base_digests
+from medllama.checkpoint import base_digests, base_states
 from medllama.config import build
 from medllama.errors import InputError, MedllamaError, RecipeError
 from medllama.files import read_json
@@ -274,7 +274,12 @@ def test_only_the_named_layers_get_an_adapter(folder: Path) -> None:
 
 def test_training_json_tells_what_the_adapter_was_made_of(trained: TrainConfig) -> None:
     training = _training(trained)
-    assert training["base"] == {"name": trained.base_model, "files": base_digests(Path(trained.base_model))}
+    base = Path(trained.base_model)
+    assert training["base"] == {
+        "name": trained.base_model,
+        "files": base_digests(base),
+        "states": base_states(base),
+    }
     assert training["data"] == {
         "publishable": True,
         "sources": [{"name": "ours"}],
