@@ -45,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = [path for path in load_source("jats").inputs(SourceRequest("jats", given.folder)) if path.suffix != ".gz"]
     seconds = measure(files, given.rounds)
     rates = {name: len(files) / each for name, each in seconds.items()}
-    own = rates["medllama"]
     print(f"{len(files)} articles, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+    own, whole = rates["medllama"], rates["medllama, and prepare's cleaning"]
+    print(f"{'articles/s and core':>65}{'medllama':>10}{'and cleaning':>14}")
     for name, rate in rates.items():
-        print(f"{name:46}{rate:8.1f} articles/s and core{own / rate:8.2f} times")
+        print(f"{name:46}{rate:19.1f}{own / rate:9.2f}x{whole / rate:13.2f}x")
     scaling = {cores: measure_scaling(files, cores) for cores in range(1, given.cores + 1)}
     for cores, rate in scaling.items():
         print(f"medllama, {cores} core{'s' * (cores > 1):42}{rate:8.1f} articles/s{rate / scaling[1]:17.2f} times one")
