@@ -23,6 +23,7 @@ from finetune.data.records import Malformed
 from finetune.sources.jats.codes import LicenceDecision
 from finetune.sources.jats.licence import decide
 from finetune.sources.jats.marks import readable
+from finetune.sources.jats.spans import fill_spans
 
 MAXIMUM_BYTES = 50_000_000
 MAXIMUM_TAGS = 2_000_000  # tags and attributes; libxml2 takes about 100 bytes for each
@@ -128,6 +129,8 @@ def article_of(element: Any, options: Options) -> Article:
 
 def text_of(element: Any, options: Options) -> str:
     """The title, abstracts, sections, lists and, by choice, captions and tables of an <article> element."""
+    if options.tables:
+        fill_spans(element)
     chosen = {"captions": options.captions, "tables": options.tables}
     try:
         result = _stylesheet()(element, **{name: "'yes'" if value else "'no'" for name, value in chosen.items()})
