@@ -176,10 +176,20 @@ def notice_of(element: Any) -> str:
 
 
 def is_retracted(element: Any) -> bool:
-    """Whether the article says of itself that it was retracted: by its type, a link to the notice, its heading or its title."""
+    """Whether the article says of itself that it was retracted: by its type, a link to the notice, its heading or its title, or
+    PMC says so in its front matter."""
     is_typed = element.get("article-type", "").lower() in RETRACTED_TYPES or "retracted article" in _headings(element)
     is_linked = bool(_related_types(element) & RETRACTED_BY)
-    return is_typed or is_linked or bool(RETRACTED_TITLE.match(_title(element)))
+    return is_typed or is_linked or _is_marked_retracted(element) or bool(RETRACTED_TITLE.match(_title(element)))
+
+
+def _is_marked_retracted(element: Any) -> bool:
+    """By `<meta-name>is-retracted</meta-name>`; whatever is no plain no counts as yes."""
+    return any(
+        each.findtext("meta-name", "").strip().lower().endswith("is-retracted")
+        and each.findtext("meta-value", "").strip().lower() not in ("no", "false", "n", "0", "")
+        for each in element.iterfind("front/article-meta//custom-meta")
+    )
 
 
 def _related_types(element: Any) -> set[str]:

@@ -28,9 +28,23 @@ HREF = f"{XLINK}href"
 NOTICES = ("copyright-statement", "copyright-year", "copyright-holder")
 BLOCKS = {"license_ref", "license-p", "p", "title", "break"}
 PICTURES = {"inline-graphic", "graphic"}
-NOTES = ("front/article-meta/author-notes", "front/notes", "back/notes", "back/fn-group")
+NOTES = ("front/article-meta/author-notes", "front/notes", "back/notes", "back/ack", "back//fn-group", "body//fn-group")
+NOTE_TITLES = {
+    "copyright",
+    "license",
+    "licence",
+    "open access",
+    "permissions",
+    "rights and permissions",
+    "copyright and license",
+}
 NAMES_A_LICENCE = re.compile(r"creative ?-?commons|\bcc", re.IGNORECASE)
-CLOSED_PICTURE = re.compile(r"(?:cc|by)[-_/]?(?:\w*[-_/])?n[cd]", re.IGNORECASE)
+CLOSED_PICTURE = re.compile(
+    r"(?:cc|by)[-_/]?(?:\w*[-_/])?n[cd]|(?<![a-z])n[cd](?![a-z])|non-?commercial|no-?deriv", re.IGNORECASE
+)
+ABOUT_A_LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
+# What PMC says of an article beside its licence, and the only answer that takes nothing back.
+PROPERTIES = {"pmc-prop-open-access": "yes", "pmc-prop-legally-suppressed": "no", "pmc-status-embargo": "no"}
 
 # Attributes that say nothing of the terms, and the values of others that take nothing of a licence away.
 SILENT_ATTRIBUTES = {
@@ -143,8 +157,11 @@ def _unless_noticed(decided: LicenceDecision, notice: str) -> LicenceDecision:
 
 
 def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) -> LicenceDecision:
-    """The decision, unless an attribute, an element beside the licence, or PMC's own word about the article takes it back."""
-    if not decided.is_open:
+    """The decision, unless an attribute, an element beside the licence, or PMC's own word about the article takes it back.
+
+    Nor is silence left as it is then: another witness might open it.
+    """
+    if not (decided.is_open or decided.is_silent):
         return decided
     published = _latest_publication(metadata)
     for element in found:
@@ -154,20 +171,23 @@ def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) ->
         for stated in (element, *element.iter("{*}license_ref", "{*}free_to_read", "license-p", "p")):
             if denied := next(_denials(stated, published), ""):
                 return undecided(f"{decided.evidence}; but {denied}")
-    for each in metadata.iterfind("custom-meta-group/custom-meta"):
-        name, value = each.findtext("meta-name", "").strip(), each.findtext("meta-value", "").strip()
-        if name == "pmc-license-ref":
-            decided = agree(decided, from_code(value))
-        elif (name, value.lower()) in (("pmc-prop-open-access", "no"), ("pmc-prop-legally-suppressed", "yes")):
-            return undecided(f"{decided.evidence}; but {name} is {value}")
+    for each in metadata.iterfind(".//custom-meta"):
+        name, value = each.findtext("meta-name", "").strip(), " ".join("".join(each.itertext("meta-value")).split())
+        if ABOUT_A_LICENCE.search(name) and value:
+            told = from_url(value) or from_code(value)
+            if not told.is_open:
+                return undecided(f"{decided.evidence}; but {name} is {shown(value)}")
+            decided = decided if decided.is_silent else agree(decided, told)
+        elif PROPERTIES.get(name.lower(), value.lower()) != value.lower():
+            return undecided(f"{decided.evidence}; but {name} is {shown(value)}")
     return decided
 
 
 def _unless_noted(decided: LicenceDecision, article: Any) -> LicenceDecision:
     """The decision, unless a note to the article reserves all rights, or names a licence that is not open; of what, is not asked."""
-    if not decided.is_open:
+    if not (decided.is_open or decided.is_silent):
         return decided
-    for note in (note for path in NOTES for note in article.iterfind(path)):
+    for note in _notes(article):
         text = flattened(note)
         told = read(text).licences if NAMES_A_LICENCE.search(text) else ()
         if "all rights reserved" in text.lower():
@@ -175,6 +195,15 @@ def _unless_noted(decided: LicenceDecision, article: Any) -> LicenceDecision:
         if closed := next((each for each in told if not each.is_open), None):
             return undecided(f"{decided.evidence}; but a note names {closed.licence}")
     return decided
+
+
+def _notes(article: Any) -> Iterator[Any]:
+    """The notes, and the sections that are about the licence by their titles."""
+    for path in NOTES:
+        yield from article.iterfind(path)
+    for section in (*article.iterfind("body/sec"), *article.iterfind("back/sec")):
+        if " ".join((section.findtext("title") or "").lower().split()).rstrip(".:") in NOTE_TITLES:
+            yield section
 
 
 def _denials(element: Any, published: str) -> Iterator[str]:

@@ -390,6 +390,20 @@ def test_notices_and_retracted_articles_are_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "is_retracted"),
+    [
+        ("is-retracted", "no", False),
+        ("is-retracted", "yes", True),
+        ("pmc-prop-is-retracted", "true", True),
+        ("is-scanned", "yes", False),
+    ],
+)
+def test_what_pmc_says_in_the_front_matter_tells_a_retracted_article(name: str, value: str, is_retracted: bool) -> None:
+    said = f"<custom-meta><meta-name>{name}</meta-name><meta-value>{value}</meta-value></custom-meta>"
+    assert article("", front=f"<custom-meta-group>{said}</custom-meta-group>").is_retracted is is_retracted
+
+
+@pytest.mark.parametrize(
     ("kind", "title", "notice"),
     [
         ("Retraction", "On gout", "retraction"),
