@@ -21,7 +21,7 @@ from lxml import etree
 
 from finetune.data.records import Malformed
 from finetune.sources.jats.codes import LicenceDecision
-from finetune.sources.jats.licence import decide
+from finetune.sources.jats.licence import closed_parts, decide
 from finetune.sources.jats.marks import readable
 from finetune.sources.jats.spans import fill_spans
 
@@ -129,6 +129,8 @@ def article_of(element: Any, options: Options) -> Article:
 
 def text_of(element: Any, options: Options) -> str:
     """The title, abstracts, sections, lists and, by choice, captions and tables of an <article> element."""
+    for part in closed_parts(element):
+        _clear(part)
     if options.tables:
         fill_spans(element)
     chosen = {"captions": options.captions, "tables": options.tables}
@@ -137,6 +139,13 @@ def text_of(element: Any, options: Options) -> str:
     except etree.XSLTError as error:
         raise Malformed("no text can be made of it", " ".join(str(error).split())[:200]) from None
     return readable(str(result))
+
+
+def _clear(part: Any) -> None:
+    """Take all out of an element that would become text; what stands behind it stays."""
+    tail = part.tail
+    part.clear()
+    part.tail = tail
 
 
 @cache

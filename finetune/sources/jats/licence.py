@@ -4,12 +4,12 @@
     decision = agree(decision, from_code("CC BY"))        # with what the bucket's metadata says
     decision.is_open, decision.licence, decision.evidence
 
-Only what stands in the article's own <permissions> counts: not a figure's licence, a reference, a sub-article. A licence
-is told by a Creative Commons URL, spelled exactly, or by a known sentence that grants one by name. All that is said must name
-the same licence, and be known: elements and attributes by the lists below, prose by the phrases of wording.py. Whatever is left
-over is a reason not to decide, as are a beginning later than the article, a note that names a licence which is not open, and PMC's
-own word against it. What is not decided is not open: the decision errs to that side only. This is an engineer's gate, no legal
-advice.
+Only what stands in the article's own <permissions> counts: not a figure's licence, a reference, a sub-article. A licence is
+told by a Creative Commons URL, spelled exactly, or by a known sentence that grants one by name. All that is said must name the
+same licence, and be known: elements and attributes by the lists below, prose by the phrases of wording.py. Whatever is left
+over is a reason not to decide, as are a beginning later than the article, a note that names a licence which is not open, and
+PMC's own word against it. What is not decided is not open: the decision errs to that side only. A part that has closed terms of
+its own (`closed_parts`) becomes no text. This is an engineer's gate, no legal advice.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ NAMES_A_LICENCE = re.compile(r"creative ?-?commons|\bcc", re.IGNORECASE)
 CLOSED_PICTURE = re.compile(
     r"(?:cc|by)[-_/]?(?:\w*[-_/])?n[cd]|(?<![a-z])n[cd](?![a-z])|non-?commercial|no-?deriv", re.IGNORECASE
 )
+RESERVES = re.compile(r"all rights reserved|permission|licen[cs]ed from", re.IGNORECASE)
 ABOUT_A_LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
 # What PMC says of an article beside its licence, and the only answer that takes nothing back.
 PROPERTIES = {"pmc-prop-open-access": "yes", "pmc-prop-legally-suppressed": "no", "pmc-status-embargo": "no"}
@@ -77,6 +78,19 @@ def decide(article: Any) -> LicenceDecision:
     for other in licences[1:]:
         decided = agree(decided, _decide_one(*_declared_and_said(other)))
     return _unless_noted(_unless_denied(_unless_noticed(decided, notice), found, metadata), article)
+
+
+def closed_parts(article: Any) -> list[Any]:
+    """The figures, tables, boxes and other parts that stand under terms of their own, which are not open or ask for permission."""
+    found = []
+    for permissions in article.iter("permissions"):
+        licences = [_decide_one(*_declared_and_said(each)) for each in permissions.iterchildren("license")]
+        is_closed = any(not (each.is_open or each.is_silent) for each in licences)
+        notice = " ".join(flattened(each) for each in permissions.iterchildren(*NOTICES))
+        part = permissions.getparent()
+        if part.tag not in ("article-meta", "front-stub") and (is_closed or RESERVES.search(notice)):
+            found.append(part)
+    return found
 
 
 def flattened(element: Any) -> str:

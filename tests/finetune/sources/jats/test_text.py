@@ -359,6 +359,25 @@ def test_spans_beyond_all_measure_cost_a_bounded_number_of_cells() -> None:
 
 
 @pytest.mark.parametrize(
+    ("permissions", "stays"),
+    [
+        ("<copyright-statement>© 2010 Elsevier. All rights reserved.</copyright-statement>", False),
+        ("<copyright-statement>Reprinted with permission of Rossi.</copyright-statement>", False),
+        ('<license xlink:href="http://creativecommons.org/licenses/by-nc/4.0/"/>', False),
+        ("<license><license-p>Ask the publisher.</license-p></license>", False),
+        ('<license xlink:href="http://creativecommons.org/licenses/by/4.0/"/>', True),
+        ("<copyright-holder>Rossi Press, Ltd.</copyright-holder>", True),  # as Wiley says of every table
+        ("<license/>", True),
+    ],
+)
+@pytest.mark.parametrize("part", ["fig", "table-wrap", "boxed-text", "disp-quote", "sec"])
+def test_a_part_with_closed_terms_of_its_own_becomes_no_text(part: str, permissions: str, stays: bool) -> None:
+    inner = "<p>Theirs.</p>" if part in ("disp-quote", "sec") else "<caption><p>Theirs.</p></caption>"
+    found = text(f"<p>One.</p><{part}>{inner}<permissions>{permissions}</permissions></{part}><p>Two.</p>")
+    assert found == (["One.", "Theirs.", "Two."] if stays else ["One.", "Two."])
+
+
+@pytest.mark.parametrize(
     ("identifiers", "found"),
     [
         ('<article-id pub-id-type="pmc">13900</article-id>', "PMC13900"),
