@@ -113,7 +113,7 @@ def questions(name: str, rows: Rows, subject: str = "", is_hub: bool = False) ->
     place = rows[0][0] if rows else name
     try:
         if name == "medmcqa" and rows:
-            read = partial(read, first=formats.first_of_cop([row for _, row in rows], is_hub))
+            read = partial(read, first=formats.first_of_cop([row for _, row in rows], place, is_hub))
         if name == "mmlu-medical":
             read = partial(read, subject=subject)
         found = []

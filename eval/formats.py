@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eval.tasks import Question, content_sha256
+from medllama import benchmarks
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DECISIONS = ("yes", "no", "maybe")
@@ -55,15 +56,12 @@ def medmcqa(row: Row, place: str, first: int = 1) -> Question:
     return _question(_text(row, "question"), texts, number, place, str(row.get("id", "")), subject)
 
 
-def first_of_cop(rows: Sequence[Row], is_hub: bool = False) -> int:
-    """What `cop` calls the first option in a whole file: 0 on the hub, 1 in the original files. Its values tell where there are
-    enough of them; where none is 0 or 4, the origin of the file does."""
+def first_of_cop(rows: Sequence[Row], place: str, is_hub: bool = False) -> int:
+    """What `cop` calls the first option in a whole file. Raises ValueError where no row has its answer."""
     values = [row.get("cop") for row in rows]
-    if all(value in (None, -1) for value in values):
+    if all(value in (None, "", -1, "-1") for value in values):
         raise ValueError("no row has its answer (cop): MedMCQA's test split has none, use its validation split")
-    if 0 in values and 4 in values:
-        raise ValueError("cop runs from 0 to 4, which neither the original files nor the hub's do")
-    return 0 if 0 in values or (is_hub and 4 not in values) else 1
+    return benchmarks.first_of_cop(values, place, is_hub=is_hub)
 
 
 def pubmedqa(row: Row, place: str) -> Question:

@@ -26,7 +26,7 @@ from finetune.sources.hf import hub_rows
 from finetune.sources.mmlu import COLUMNS
 from finetune.sources.pubmedqa import TEST_FILE, TRAINING_IDS
 from finetune.sources.tables import csv_rows, json_table_rows, rows
-from medllama.benchmarks import ON_HUB
+from medllama.benchmarks import ON_HUB, first_of_cop
 from medllama.errors import InputError
 from medllama.files import read_json, read_jsonl
 
@@ -70,7 +70,7 @@ class EvaluationSets:
         for path in self.files:
             yield str(path), evaluation_rows(path)
         for task, found in self.on_hub.items():
-            first = _first_of_cop(found)
+            first = _first_of_cop(found, task, is_hub=True)
             yield task, [(str(number), _known(row, first)) for number, row in enumerate(found, start=1)]
 
 
@@ -97,11 +97,11 @@ def _rows_of_hub(request: SourceRequest) -> Iterator[dict[str, Any]]:
 def evaluation_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of each item. Raises InputError at the first that is broken: nothing of it would be looked for."""
     if path.suffix == ".jsonl":
-        first = _first_of_cop(row for _, row in read_jsonl(path))
+        first = _first_of_cop((row for _, row in read_jsonl(path)), str(path))
         for place, row in read_jsonl(path):
             yield place, _as_question(row, first) or row
         return
-    first = _first_of_cop(row[1] for row in _rows(path) if not isinstance(row, Dropped))
+    first = _first_of_cop((row[1] for row in _rows(path) if not isinstance(row, Dropped)), str(path))
     for found in _rows(path):
         if isinstance(found, Dropped):
             raise InputError(str(found), hint="--decontaminate takes the files that eval measures")
@@ -169,9 +169,12 @@ def _right_answer(row: dict[str, Any], first: int) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _first_of_cop(rows: Iterable[dict[str, Any]]) -> int:
-    """What `cop` of MedMCQA calls the first option: 0 on the hub, 1 in its own files."""
-    return 0 if any(row.get("cop") in (0, "0") for row in rows) else 1
+def _first_of_cop(rows: Iterable[dict[str, Any]], place: str, *, is_hub: bool = False) -> int:
+    """What `cop` of MedMCQA calls the first option, as eval will read it: only of rows that have MedMCQA's options."""
+    try:
+        return first_of_cop((row.get("cop") for row in rows if "opa" in row), place, is_hub=is_hub)
+    except ValueError as error:
+        raise InputError(f"{place}: {error}", hint="--decontaminate takes the files that eval measures") from None
 
 
 def _identity(row: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from finetune.sources.exams import exam_content
 from finetune.sources.official_splits import split_rows
 from finetune.sources.rows import optional_text, required_text
 from finetune.sources.tables import rows
+from medllama.benchmarks import first_of_cop
 from medllama.errors import InputError
 
 LICENCE = "Apache-2.0"
@@ -52,19 +53,13 @@ def inputs(request: SourceRequest) -> list[Path]:
 
 
 def first_option(path: Path, request: SourceRequest) -> int:
-    """The `cop` of option A in this file: 0 or 1. Reads on until a row tells."""
+    """The `cop` of option A in this file: 0 or 1."""
     if (given := request.setting("first")) in ("0", "1"):
         return int(given)
-    for row in rows(path):
-        if not isinstance(row, Dropped) and not is_unlabelled(row[1]):
-            if row[1].get("cop") in (0, "0"):
-                return 0
-            if row[1].get("cop") in (4, "4"):
-                return 1
-    raise InputError(
-        f"{path}: cop is neither 0 nor 4 anywhere, so it is not told whether it counts from 0 (hub) or 1 (original)",
-        hint=f"say it: --source {request.kind}:{path}?first=1",
-    )
+    try:
+        return first_of_cop((row[1].get("cop") for row in rows(path) if not isinstance(row, Dropped)), str(path))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}", hint=f"say it: --source {request.kind}:{path}?first=1") from None
 
 
 def is_unlabelled(value: dict[str, Any]) -> bool:

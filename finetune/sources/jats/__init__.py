@@ -9,7 +9,8 @@ a stream; nothing is unpacked, so no name in one can reach another place, and on
 breaks off stops the run, unless `incomplete=yes`.
 
     article.py    bytes -> article, entities off, bounded            text.xsl, marks.py    article -> text
-    licence.py    the decision, with its evidence                    files.py              folders and archives -> bytes
+    licence.py    the decision, with its evidence                    spans.py              cells of tables -> columns
+    files.py      folders and archives -> bytes
 
 Retracted articles and notices of retraction never pass, corrections by choice; an article whose licence cannot be told is left
 out, and prepare refuses the others that are not wanted. docs/data.md shows the text.

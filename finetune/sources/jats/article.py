@@ -21,8 +21,9 @@ from lxml import etree
 
 from finetune.data.records import Malformed
 from finetune.sources.jats.codes import LicenceDecision
-from finetune.sources.jats.licence import decide
+from finetune.sources.jats.licence import closed_parts, decide
 from finetune.sources.jats.marks import readable
+from finetune.sources.jats.spans import fill_spans
 
 MAXIMUM_BYTES = 50_000_000
 MAXIMUM_TAGS = 2_000_000  # tags and attributes; libxml2 takes about 100 bytes for each
@@ -128,12 +129,23 @@ def article_of(element: Any, options: Options) -> Article:
 
 def text_of(element: Any, options: Options) -> str:
     """The title, abstracts, sections, lists and, by choice, captions and tables of an <article> element."""
+    for part in closed_parts(element):
+        _clear(part)
+    if options.tables:
+        fill_spans(element)
     chosen = {"captions": options.captions, "tables": options.tables}
     try:
         result = _stylesheet()(element, **{name: "'yes'" if value else "'no'" for name, value in chosen.items()})
     except etree.XSLTError as error:
         raise Malformed("no text can be made of it", " ".join(str(error).split())[:200]) from None
     return readable(str(result))
+
+
+def _clear(part: Any) -> None:
+    """Take all out of an element that would become text; what stands behind it stays."""
+    tail = part.tail
+    part.clear()
+    part.tail = tail
 
 
 @cache
@@ -173,10 +185,20 @@ def notice_of(element: Any) -> str:
 
 
 def is_retracted(element: Any) -> bool:
-    """Whether the article says of itself that it was retracted: by its type, a link to the notice, its heading or its title."""
+    """Whether the article says of itself that it was retracted: by its type, a link to the notice, its heading or its title, or
+    PMC says so in its front matter."""
     is_typed = element.get("article-type", "").lower() in RETRACTED_TYPES or "retracted article" in _headings(element)
     is_linked = bool(_related_types(element) & RETRACTED_BY)
-    return is_typed or is_linked or bool(RETRACTED_TITLE.match(_title(element)))
+    return is_typed or is_linked or _is_marked_retracted(element) or bool(RETRACTED_TITLE.match(_title(element)))
+
+
+def _is_marked_retracted(element: Any) -> bool:
+    """By `<meta-name>is-retracted</meta-name>`; whatever is no plain no counts as yes."""
+    return any(
+        each.findtext("meta-name", "").strip().lower().endswith("is-retracted")
+        and each.findtext("meta-value", "").strip().lower() not in ("no", "false", "n", "0", "")
+        for each in element.iterfind("front/article-meta//custom-meta")
+    )
 
 
 def _related_types(element: Any) -> set[str]:

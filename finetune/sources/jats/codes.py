@@ -56,11 +56,17 @@ def from_code(code: object) -> LicenceDecision:
     return LicenceDecision(spelled, spdx(spelled), f"licence code {spelled}")
 
 
+# Version 4.0 is the same everywhere; the countries to which Creative Commons adapted earlier ones.
+COUNTRIES = (
+    "igo|scotland|am|ar|at|au|az|be|bg|br|ca|ch|cl|cn|co|cr|cz|de|dk|ec|ee|eg|es|fi|fr|ge|gr|gt|hk|hr|hu|ie|il|in|it|jo|jp|kr|lu|mk|mt"
+    "|mx|my|nl|no|nz|pe|ph|pl|pr|pt|ro|rs|se|sg|si|th|tw|ug|uk|us|ve|vn|za"
+)
+LANGUAGE = r"(?!n[cd](?![a-z]))[a-z]{2}"
 CC_URL = re.compile(
-    r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/"
-    r"(?:licenses/(?P<name>by(?:-nc)?(?:-nd|-sa)?)(?:/(?P<version>[1-4]\.[015])(?:/(?P<where>(?!n[cd]\b)[a-z]{2,3}|scotland))?)?"
-    r"|publicdomain/(?P<public>zero|mark)/1\.0)"
-    r"(?:/(?:legalcode|deed)(?:[./](?!n[cd]\b)[a-z]{2}(?:[-_][a-z]{2,4})?)?(?:\.txt)?)?/?(?:\?(?:ref=chooser-v1|lang=[a-z]{2}))?#?",
+    r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/(?:licenses/(?P<name>by(?:-nc)?(?:-nd|-sa)?)"
+    rf"(?:/(?P<version>[1-4]\.0|2\.[15])(?:(?<!4\.0)/(?P<where>{COUNTRIES}))?)?|publicdomain/(?P<public>zero|mark)/1\.0)"
+    rf"(?:/(?:legalcode|deed)(?:[./]{LANGUAGE}(?:[-_](?!n[cd])[a-z]{{2,4}})?)?(?:\.txt)?)?/?"
+    rf"(?:\?(?:ref=chooser-v1|lang={LANGUAGE}))?#?",
     re.IGNORECASE | re.ASCII,
 )
 

@@ -4,12 +4,12 @@
     decision = agree(decision, from_code("CC BY"))        # with what the bucket's metadata says
     decision.is_open, decision.licence, decision.evidence
 
-Only what stands in the article's own <permissions> counts: not a figure's licence, a reference, a sub-article. A licence
-is told by a Creative Commons URL, spelled exactly, or by a known sentence that grants one by name. All that is said must name
-the same licence, and be known: elements and attributes by the lists below, prose by the phrases of wording.py. Whatever is left
-over is a reason not to decide, as are a beginning later than the article, a note that names a licence which is not open, and PMC's
-own word against it. What is not decided is not open: the decision errs to that side only. This is an engineer's gate, no legal
-advice.
+Only what stands in the article's own <permissions> counts: not a figure's licence, a reference, a sub-article. A licence is
+told by a Creative Commons URL, spelled exactly, or by a known sentence that grants one by name. All that is said must name the
+same licence, and be known: elements and attributes by the lists below, prose by the phrases of wording.py. Whatever is left
+over is a reason not to decide, as are a beginning later than the article, a note that names a licence which is not open, and
+PMC's own word against it. What is not decided is not open: the decision errs to that side only. A part that has closed terms of
+its own (`closed_parts`) becomes no text. This is an engineer's gate, no legal advice.
 """
 
 from __future__ import annotations
@@ -28,9 +28,24 @@ HREF = f"{XLINK}href"
 NOTICES = ("copyright-statement", "copyright-year", "copyright-holder")
 BLOCKS = {"license_ref", "license-p", "p", "title", "break"}
 PICTURES = {"inline-graphic", "graphic"}
-NOTES = ("front/article-meta/author-notes", "front/notes", "back/notes", "back/fn-group")
+NOTES = ("front/article-meta/author-notes", "front/notes", "back/notes", "back/ack", "back//fn-group", "body//fn-group")
+NOTE_TITLES = {
+    "copyright",
+    "license",
+    "licence",
+    "open access",
+    "permissions",
+    "rights and permissions",
+    "copyright and license",
+}
 NAMES_A_LICENCE = re.compile(r"creative ?-?commons|\bcc", re.IGNORECASE)
-CLOSED_PICTURE = re.compile(r"(?:cc|by)[-_/]?(?:\w*[-_/])?n[cd]", re.IGNORECASE)
+CLOSED_PICTURE = re.compile(
+    r"(?:cc|by)[-_/]?(?:\w*[-_/])?n[cd]|(?<![a-z])n[cd](?![a-z])|non-?commercial|no-?deriv", re.IGNORECASE
+)
+RESERVES = re.compile(r"all rights reserved|permission|licen[cs]ed from", re.IGNORECASE)
+ABOUT_A_LICENCE = re.compile(r"licen[cs]e", re.IGNORECASE)
+# What PMC says of an article beside its licence, and the only answer that takes nothing back.
+PROPERTIES = {"pmc-prop-open-access": "yes", "pmc-prop-legally-suppressed": "no", "pmc-status-embargo": "no"}
 
 # Attributes that say nothing of the terms, and the values of others that take nothing of a licence away.
 SILENT_ATTRIBUTES = {
@@ -63,6 +78,19 @@ def decide(article: Any) -> LicenceDecision:
     for other in licences[1:]:
         decided = agree(decided, _decide_one(*_declared_and_said(other)))
     return _unless_noted(_unless_denied(_unless_noticed(decided, notice), found, metadata), article)
+
+
+def closed_parts(article: Any) -> list[Any]:
+    """The figures, tables, boxes and other parts that stand under terms of their own, which are not open or ask for permission."""
+    found = []
+    for permissions in article.iter("permissions"):
+        licences = [_decide_one(*_declared_and_said(each)) for each in permissions.iterchildren("license")]
+        is_closed = any(not (each.is_open or each.is_silent) for each in licences)
+        notice = " ".join(flattened(each) for each in permissions.iterchildren(*NOTICES))
+        part = permissions.getparent()
+        if part.tag not in ("article-meta", "front-stub") and (is_closed or RESERVES.search(notice)):
+            found.append(part)
+    return found
 
 
 def flattened(element: Any) -> str:
@@ -143,8 +171,11 @@ def _unless_noticed(decided: LicenceDecision, notice: str) -> LicenceDecision:
 
 
 def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) -> LicenceDecision:
-    """The decision, unless an attribute, an element beside the licence, or PMC's own word about the article takes it back."""
-    if not decided.is_open:
+    """The decision, unless an attribute, an element beside the licence, or PMC's own word about the article takes it back.
+
+    Nor is silence left as it is then: another witness might open it.
+    """
+    if not (decided.is_open or decided.is_silent):
         return decided
     published = _latest_publication(metadata)
     for element in found:
@@ -154,20 +185,23 @@ def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) ->
         for stated in (element, *element.iter("{*}license_ref", "{*}free_to_read", "license-p", "p")):
             if denied := next(_denials(stated, published), ""):
                 return undecided(f"{decided.evidence}; but {denied}")
-    for each in metadata.iterfind("custom-meta-group/custom-meta"):
-        name, value = each.findtext("meta-name", "").strip(), each.findtext("meta-value", "").strip()
-        if name == "pmc-license-ref":
-            decided = agree(decided, from_code(value))
-        elif (name, value.lower()) in (("pmc-prop-open-access", "no"), ("pmc-prop-legally-suppressed", "yes")):
-            return undecided(f"{decided.evidence}; but {name} is {value}")
+    for each in metadata.iterfind(".//custom-meta"):
+        name, value = each.findtext("meta-name", "").strip(), " ".join("".join(each.itertext("meta-value")).split())
+        if ABOUT_A_LICENCE.search(name) and value:
+            told = from_url(value) or from_code(value)
+            if not told.is_open:
+                return undecided(f"{decided.evidence}; but {name} is {shown(value)}")
+            decided = decided if decided.is_silent else agree(decided, told)
+        elif PROPERTIES.get(name.lower(), value.lower()) != value.lower():
+            return undecided(f"{decided.evidence}; but {name} is {shown(value)}")
     return decided
 
 
 def _unless_noted(decided: LicenceDecision, article: Any) -> LicenceDecision:
     """The decision, unless a note to the article reserves all rights, or names a licence that is not open; of what, is not asked."""
-    if not decided.is_open:
+    if not (decided.is_open or decided.is_silent):
         return decided
-    for note in (note for path in NOTES for note in article.iterfind(path)):
+    for note in _notes(article):
         text = flattened(note)
         told = read(text).licences if NAMES_A_LICENCE.search(text) else ()
         if "all rights reserved" in text.lower():
@@ -175,6 +209,15 @@ def _unless_noted(decided: LicenceDecision, article: Any) -> LicenceDecision:
         if closed := next((each for each in told if not each.is_open), None):
             return undecided(f"{decided.evidence}; but a note names {closed.licence}")
     return decided
+
+
+def _notes(article: Any) -> Iterator[Any]:
+    """The notes, and the sections that are about the licence by their titles."""
+    for path in NOTES:
+        yield from article.iterfind(path)
+    for section in (*article.iterfind("body/sec"), *article.iterfind("back/sec")):
+        if " ".join((section.findtext("title") or "").lower().split()).rstrip(".:") in NOTE_TITLES:
+            yield section
 
 
 def _denials(element: Any, published: str) -> Iterator[str]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 
-PARAGRAPH, LINE, TAB, CITED, NAME, END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5"
+PARAGRAPH, LINE, TAB, CITED, NAME, END, STEP = (chr(0xFDD0 + number) for number in range(7))
+STEPS = re.compile(f"^{STEP}+", re.MULTILINE)
+NOTHING_TO_MOVE = re.compile(f"{STEP}[{STEP} ]*(?=[{LINE}{PARAGRAPH}]|$)")
 # All that str.isspace() knows, but the space itself.
 WIDTHS = "".join(map(chr, range(0x2000, 0x200B)))
 OTHER_SPACES = f"\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0\u1680{WIDTHS}\u2028\u2029\u202f\u205f\u3000"
@@ -68,13 +70,18 @@ YEAR = re.compile(r"[\s,]*[\[(]?\s*\b(?:1[89]|20)\d\d[a-z]?\s*[\])]?\s*$")
 def readable(marked: str) -> str:
     """The paragraphs, apart by blank lines; lines within one (list items, formulas, table rows) by line breaks."""
     text = without_citations(marked) if CITED in marked or NAME in marked else marked
+    text = tidy(text)
+    if STEP in text:  # an item that is empty leaves no line of spaces
+        text = NOTHING_TO_MOVE.sub("", text)
     paragraphs = (
         "\n".join(filter(None, map(str.strip, block.split(LINE)))) if LINE in block else block.strip()
-        for block in tidy(text).split(PARAGRAPH)
+        for block in text.split(PARAGRAPH)
     )
     text = "\n\n".join(filter(None, paragraphs))
     if TAB in text:
         text = text.replace(f" {TAB}", TAB).replace(f"{TAB} ", TAB).replace(TAB, "\t")
+    if STEP in text:
+        text = STEPS.sub(lambda steps: "  " * len(steps.group()), text).replace(STEP, "")
     for mark in (CITED, NAME, END):  # of an article that holds such characters of its own
         text = text.replace(mark, "")
     return text

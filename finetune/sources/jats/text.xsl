@@ -4,7 +4,7 @@
 
   The result is text with marks (noncharacters, which no article holds):
     U+FDD0 a paragraph begins    U+FDD1 a line begins    U+FDD2 a tab
-    U+FDD3 raised citations stood here    U+FDD4 ... U+FDD5 a citation, with its words or number
+    U+FDD3 raised citations stood here    U+FDD4 ... U+FDD5 a citation, with its words or number    U+FDD6 a step to the right
   White space is left as it comes.
 
   Parameters: captions and tables, "yes" or "no".
@@ -12,6 +12,7 @@
 <!DOCTYPE xsl:stylesheet [
   <!ENTITY paragraph "&#xFDD0;"> <!ENTITY line "&#xFDD1;"> <!ENTITY tab "&#xFDD2;">
   <!ENTITY cited "&#xFDD3;"> <!ENTITY name "&#xFDD4;"> <!ENTITY end "&#xFDD5;">
+  <!ENTITY step "&#xFDD6;">
 ]>
 <xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform" xmlns:m="http://www.w3.org/1998/Math/MathML">
   <xsl:output method="text"/>
@@ -52,7 +53,7 @@
 
   <!-- What is no text of the article. -->
   <xsl:template match="ref-list | ack | fn-group | fn | glossary | notes | bio | graphic | media | inline-graphic | object-id
-    | inline-supplementary-material | supplementary-material | alt-text | long-desc | attrib | permissions | index-term
+    | supplementary-material | alt-text | long-desc | attrib | permissions | index-term
     | index-term-range-end | table-wrap-foot | related-article | related-object | sec-meta | kwd-group | sub-article
     | response | abbrev/def | mixed-citation | element-citation | nlm-citation | citation | citation-alternatives | ref
     | private-char | copyright-statement | contrib-group | aff | author-notes | history | product | tex-math[../m:math]
@@ -110,18 +111,33 @@
 
   <xsl:template match="list | def-list">
     <xsl:if test="not(ancestor::p or ancestor::list-item or ancestor::td)">&paragraph;</xsl:if>
-    <xsl:for-each select="title | label">&line;<xsl:apply-templates/></xsl:for-each>
+    <xsl:for-each select="title | label">
+      <xsl:text>&line;</xsl:text>
+      <xsl:call-template name="steps"/>
+      <xsl:apply-templates/>
+    </xsl:for-each>
     <xsl:apply-templates select="list-item | def-item | list | def-list"/>  <!-- position() numbers the items -->
     <xsl:if test="parent::p">&line;</xsl:if>
   </xsl:template>
 
   <xsl:template match="def-list[starts-with(title, 'Abbreviation') or starts-with(title, 'ABBREVIATION')]"/>
 
+  <!-- A list in a list stands to the right of it, to the eighth, so that no nest of lists is mostly white space. -->
+  <xsl:template name="steps">
+    <xsl:param name="outer" select="0"/>
+    <xsl:value-of select="substring('&step;&step;&step;&step;&step;&step;&step;&step;', 1, count(ancestor::list-item | ancestor::def-item) - $outer)"/>
+  </xsl:template>
+
   <xsl:template match="list-item">
     <xsl:text>&line;</xsl:text>
+    <xsl:call-template name="steps"/>
     <xsl:choose>
       <xsl:when test="normalize-space(label)"><xsl:value-of select="concat(label, ' ')"/></xsl:when>
       <xsl:when test="../@list-type = 'order'"><xsl:value-of select="position()"/>. </xsl:when>
+      <xsl:when test="../@list-type = 'alpha-lower'"><xsl:number value="position()" format="a. "/></xsl:when>
+      <xsl:when test="../@list-type = 'alpha-upper'"><xsl:number value="position()" format="A. "/></xsl:when>
+      <xsl:when test="../@list-type = 'roman-lower'"><xsl:number value="position()" format="i. "/></xsl:when>
+      <xsl:when test="../@list-type = 'roman-upper'"><xsl:number value="position()" format="I. "/></xsl:when>
       <xsl:when test="not(../@list-type = 'simple' or ../@list-type = 'none')">- </xsl:when>
     </xsl:choose>
     <xsl:apply-templates/>
@@ -129,6 +145,7 @@
 
   <xsl:template match="def-item">
     <xsl:text>&line;</xsl:text>
+    <xsl:call-template name="steps"/>
     <xsl:apply-templates select="term"/>
     <xsl:text>: </xsl:text>
     <xsl:apply-templates select="def"/>
@@ -136,7 +153,10 @@
 
   <xsl:template match="list-item/p | def/p | speech/p | td/p | th/p">
     <xsl:variable name="before" select="preceding-sibling::*[1]"/>
-    <xsl:if test="$before[not(self::label or self::title or self::speaker)]">&line;</xsl:if>
+    <xsl:if test="$before[not(self::label or self::title or self::speaker)]">
+      <xsl:text>&line;</xsl:text>
+      <xsl:call-template name="steps"><xsl:with-param name="outer" select="1"/></xsl:call-template>
+    </xsl:if>
     <xsl:apply-templates/>
     <xsl:apply-templates select="fig | fig-group | table-wrap | table-wrap-group | boxed-text" mode="float"/>
   </xsl:template>

@@ -60,7 +60,11 @@ NO_NAME = (
     r"|requires?|needs?|obtain\w*|appl(?:y|ies)|subject|government|foreign|for|delayed|partial\w*|hybrid|data(?:sets?)?|metadata"
     r"|software|code|images?|videos?|appendi\w+|preprints?|manuscripts?|abstracts?|figures?|tables?|supplement\w*|alle|rechte|vorbehalten|tous|droits"
     r"|derechos|diritti|direitos|reservados|riservati|interdit\w*|prohibid\w*|verboten|must|shall|should|cannot|readers?|pays?|payable"
-    r"|strictly|formerly|previously|proposed|pending|approv\w*|expir\w*|revok\w*|draft\w*)(?!\w))"
+    r"|strictly|formerly|previously|proposed|pending|approv\w*|expir\w*|revok\w*|draft\w*|embargoed|licen[cs]ing|re-?s(?:ale|old|ell\w*)"
+    r"|royalt\w*|payments|charg(?:e[sd]?|ing|eable)|non-?profits?|paywall\w*|previews?|barred|banned|disallow\w*|denied|void|invalid"
+    r"|withh[eo]ld\w*|reserves|retain\w*|internal(?! medicine)|classified|unpublished|watermark\w*|rentals?"
+    r"|terminat\w*|suspend\w*|cancel(?:s|led|ed)|rescind\w*|supersed\w*|temporar\w*|classrooms?|exclud\w*|exclusion"
+    r"|copyrighted|privileged|protected|secret|sensitive|n[cd]|limited-time|waived|illegal\w*|pirated|revocable)(?!\w))"
     r"|In\b|in (?=the\b)|[Tt]he (?=(?:images|use|article|work|material|content|full|original|data|version|final)\b)"
 )
 SMALL_WORDS = (

@@ -252,3 +252,17 @@ def test_what_the_hub_calls_the_first_option_is_told_by_its_rows(tmp_path: Path)
     for first, cops in ((0, (1, 0)), (1, (2, 4))):
         write_jsonl(tmp_path / "validation.json", [{**row, "cop": cop} for cop in cops])
         assert next(evaluation_rows(tmp_path / "validation.json"))[1]["answer"] == "Uric acid", first
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_files_in_which_the_first_option_has_two_numbers_are_refused(tmp_path: Path, suffix: str) -> None:
+    """eval refuses them too: with either number, answers that are none would be looked for."""
+    row = {"question": SHORT, "opa": "Aspirin", "opb": "Uric acid", "opc": "Iron", "opd": "Lead"}
+    path = write_jsonl(tmp_path / f"dev.{suffix}", [{**row, "cop": cop} for cop in ("0", 4)])
+    with pytest.raises(InputError, match="cop runs from 0 to 4"):
+        list(evaluation_rows(path))
+
+
+def test_a_cop_of_another_data_set_is_none_of_medmcqa_s(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [{"question": SHORT, "answer": "Iron", "cop": cop} for cop in (0, 4)])
+    assert len(list(evaluation_rows(path))) == 2

@@ -208,6 +208,14 @@ TYPOS = [
     "http://creativecommons.org/licenses/by/40/",
     "http://creativecommons.org/licenses/by/5.0/",
     "http://creativecommons.org/licenses/by/4.0/-nc",
+    "http://creativecommons.org/licenses/by/4.0/us/",
+    "http://creativecommons.org/licenses/by/4.0/nco/",
+    "http://creativecommons.org/licenses/by/3.0/non/",
+    "http://creativecommons.org/licenses/by/3.0/xx/",
+    "http://creativecommons.org/licenses/by/4.1/",
+    "http://creativecommons.org/licenses/by/4.0/deed.nc_nd",
+    "http://creativecommons.org/licenses/by/4.0/deed.en_nc",
+    "http://creativecommons.org/licenses/by/4.0/?lang=nc",
     "http://creativecommons.org/licenses/bync/4.0/",
     "http://creativecommons.org/licenses/by-/4.0/",
     "http://creativecommons.org/licenses/by_nc/4.0/",
@@ -392,8 +400,86 @@ def test_any_text_gets_a_decision(text: str) -> None:
         ("<author-notes><fn><p>Both authors commented on the work.</p></fn></author-notes>", "", True),
         ("", f'<back><notes><ext-link xlink:href="{BY.replace("by", "by-nc-nd")}">Terms</ext-link></notes></back>', False),
         ("", "<back><fn-group><fn><p>CC BY-NC-ND 4.0</p></fn></fn-group></back>", False),
+        ("", "<back><sec><fn-group><fn><p>CC BY-NC-ND 4.0</p></fn></fn-group></sec></back>", False),
+        ("", "<back><ack><p>This manuscript is made available under the CC BY-NC-ND 4.0 license.</p></ack></back>", False),
+        ("", "<back><sec><title>Open Access</title><p>Licensed under CC BY-NC 4.0.</p></sec></back>", False),
+        ("", "<body><sec><title> License:</title><p>All rights reserved.</p></sec></body>", False),
+        ("", "<body><sec><title>License</title><p>Doctors need one.</p></sec></body>", True),
+        ("", "<body><sec><title>Results</title><p>All rights reserved was on 5 of 7 posters.</p></sec></body>", True),
         ("", "<back><fn-group><fn><p>No conflict of interest.</p></fn></fn-group></back>", True),
     ],
 )  # fmt: skip
 def test_a_note_that_names_another_licence_takes_it_back(front: str, rest: str, is_open: bool) -> None:
     assert decided(f'<license xlink:href="{BY}"/>', front=front, rest=rest).is_open is is_open
+
+
+def custom(name: str, value: str, holder: str = "custom-meta-group") -> str:
+    return (
+        f"<{holder}><custom-meta><meta-name>{name}</meta-name><meta-value>{value}</meta-value></custom-meta></{holder}>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_open"),
+    [
+        (
+            custom("pmc-prop-open-access", "yes")
+            + custom("pmc-license-ref", "CC BY")
+            + custom("pmc-status-embargo", "no"),
+            True,
+        ),
+        (custom("pmc-prop-open-access", "no"), False),
+        (custom("PMC-prop-open-access", "No"), False),
+        (custom("pmc-prop-open-access", "no", "custom-meta-wrap"), False),  # as NLM 2 called it
+        (custom("pmc-prop-legally-suppressed", "yes"), False),
+        (custom("pmc-status-embargo", "yes"), False),
+        (custom("pmc-license-ref", "CC BY-NC"), False),
+        (custom("pmc-license-ref", "TDM"), False),
+        (custom("license", "http://creativecommons.org/licenses/by-nc/4.0/"), False),
+        (custom("license", "publisher-specific"), False),
+        (custom("licence", BY), True),
+        (custom("license", ""), True),
+        (custom("cover-date", "2024"), True),
+    ],
+)
+def test_what_pmc_says_of_the_article_takes_its_licence_back(metadata: str, is_open: bool) -> None:
+    assert decided(f'<license xlink:href="{BY}"/>', front=metadata).is_open is is_open
+    # Nor may the bucket's word open an article that says nothing of a licence itself.
+    assert agree(decided("", front=metadata), from_code("CC BY")).is_open is is_open
+
+
+def test_no_word_from_elsewhere_opens_an_article_whose_note_closes_it() -> None:
+    for rest in ("All rights reserved.", "This article is licensed under CC BY-NC 4.0."):
+        decision = decided("", rest=f"<back><fn-group><fn><p>{rest}</p></fn></fn-group></back>")
+        assert not agree(decision, from_code("CC BY")).is_open
+
+
+@pytest.mark.parametrize(
+    "picture", ["nc.png", "88x31-nd.gif", "noncommercial.svg", "cc-by-nc.png", "http://i.cc/l/by-nd/4.0/88x31.png"]
+)
+def test_a_picture_of_a_closed_licence_closes(picture: str) -> None:
+    assert prose('Licensed under CC BY<inline-graphic xlink:href="ccby.png"/>.').is_open
+    assert not prose(f'Licensed under CC BY<inline-graphic xlink:href="{picture}"/>.').is_open
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        "Embargoed", "Licensing", "Resale", "Royalties", "Payments", "Charges", "Nonprofit", "Non-Profit", "Paywalled", "Banned",
+        "Excluded", "Withheld", "Terminated", "Expired", "Internal", "NC", "ND", "Protected",
+    ],
+)  # fmt: skip
+def test_terms_in_capitals_are_no_names(terms: str) -> None:
+    for line in (f"© 2020 Rossi, {terms}.", f"© 2020 {terms} Press.", f"© 2020 Rossi. Published by Rossi, {terms}."):
+        assert not decided(f'<copyright-statement>{line}</copyright-statement><license xlink:href="{BY}"/>').is_open, (
+            line
+        )
+        assert not prose(f"{GRANT}. {line}").is_open, line
+
+
+@pytest.mark.parametrize(
+    "name", ["Case Western Reserve University", "Italian Society of Internal Medicine", "Nadia Nguyen"]
+)
+def test_names_that_hold_such_words_are_names(name: str) -> None:
+    line = f'<copyright-statement>© 2020 {name}.</copyright-statement><license xlink:href="{BY}"/>'
+    assert decided(line).is_open
