@@ -146,6 +146,18 @@ def test_types_that_have_no_use_for_it_are_as_without(base: Path, tmp_path: Path
     assert (plain / "m-Q4_K_M.gguf").read_bytes() != (weighted / "m-Q4_K_M.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("importance", ["auto", "nowhere.gguf"])
+def test_a_matrix_that_no_type_uses_is_told(
+    importance: str, base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ConvertConfig(
+        str(base), tmp_path / "out", types=("F16", "Q8_0", "safetensors"), importance=importance, importance_data=data
+    )
+    notes = convert(config).summary["notes"]
+    assert notes == [f"--importance {importance} is not read: it changes nothing in F16, Q8_0, safetensors"]
+    assert f"note: {notes[0]}" in capsys.readouterr().err
+
+
 def test_the_certificate_knows_the_matrix_beside_the_file(base: Path, tmp_path: Path) -> None:
     """Errors that were moved to columns without weight are no fault, and look like one to who does not know the weights."""
     matrix = make_matrix(base, tmp_path / "theirs.gguf", spread=4.0)
