@@ -4,8 +4,8 @@
     with open_output(plan, source, path) as output:  # the header, and room for the rest
         output.write(slab)
 
-Which type each tensor gets in a quantized file is llama.cpp's decision: it is asked about a file that has the right header and
-a hole where the tensors would be.
+Which type each tensor gets in a quantized file is llama.cpp's decision: it is asked about a file of the same architecture and
+tensors, each of a few rows.
 """
 
 from __future__ import annotations
@@ -116,13 +116,19 @@ def plan_outputs(
     if any(name not in plans for name in file_types):
         with tempfile.TemporaryDirectory() as folder:
             skeleton = Path(folder) / "skeleton.gguf"
-            data_start = _write_header(plans[intermediate], source, skeleton)
-            os.truncate(skeleton, data_start + plans[intermediate].data_bytes)
+            low = replace(plans[intermediate], shapes={name: _two_rows(shape) for name, shape in shapes.items()})
+            os.truncate(skeleton, _write_header(low, source, skeleton) + low.data_bytes)
             for name in file_types:
                 if name not in plans:
                     is_weighted = has_importance and name not in WITHOUT_IMPORTANCE
                     plans[name] = Plan(name, _mixture(skeleton, name, has_importance=is_weighted), shapes)
     return [plans[name] for name in file_types]
+
+
+def _two_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A matrix of as many columns: the mixtures depend on no more, and the whole would be a hole of 13 GB, which not every file
+    system, and no limit on a file's size, lets be."""
+    return shape if len(shape) == 1 else (min(2, shape[0]), *shape[1:])
 
 
 def _unquantized(shapes: dict[str, tuple[int, ...]], file_type: str) -> dict[str, str]:

@@ -112,7 +112,7 @@ def test_without_locks_nothing_is_removed_that_may_be_at_work(
 def test_what_a_killed_one_left_makes_room_on_the_disk(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**7, 10**7, 100_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**7, 10**7, 100_000))
     with pytest.raises(ResourceError, match="convert needs"):
         run(base, tmp_path, "Q8_0")
     (tmp_path / "m-F32.gguf.partial").write_bytes(bytes(3_000_000))
