@@ -75,7 +75,7 @@ def training_prompts(data: Path, source: Source, tokens: int) -> list[list[int]]
         if number % step == 0:
             at = number + generator.randrange(step)
         if number == at:
-            drawn.append(_encode(place, record, tokenizer, chat))
+            drawn.append(encode_record(place, record, tokenizer, chat))
             taken += len(drawn[-1])
         if taken > 2 * tokens and (number + 1) % (2 * step) == 0:
             drawn = [generator.choice(pair) for pair in zip(drawn[::2], drawn[1::2], strict=True)]
@@ -91,8 +91,8 @@ def _says_something(record: dict[str, Any]) -> bool:
     return bool(record.get("messages") or (isinstance(record.get("text"), str) and record["text"]))
 
 
-def _encode(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
-    """The ids of a record; without a template those of what is said in it. None where it says nothing."""
+def encode_record(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
+    """The ids of a record, cut to a batch; without a template those of what is said in it. None where it says nothing."""
     messages, text = record.get("messages"), record.get("text")
     try:
         if messages and chat is not None:
