@@ -30,6 +30,7 @@ from convert.importance import Importance, Weights, write_importance_origin
 from convert.metadata import write_architecture, write_provenance, write_tokenizer
 from convert.slab import Slab
 from convert.source import Source
+from convert.weights import round_to, to_float32
 from medllama.errors import ResourceError, UnsupportedError
 from medllama.llamacpp import LlamaCppError, reason
 from medllama.llamacpp.quantizer import row_bytes, tensor_types, type_numbers
@@ -89,7 +90,14 @@ class Output:
     def write(self, slab: Slab) -> None:
         """Write rows of a tensor where they belong. Safe from several threads."""
         name = slab.target.name
-        self.write_rows(name, slab.rows.start, slab.in_gguf(self.plan.types[name], self.plan.weights(name)))
+        type_name = self.plan.types[name]
+        if type_name == "F16" != slab.intermediate and self.file_type not in UNQUANTIZED:
+            # What divides into no blocks: F16, made of the 16-bit file's values as everything else.
+            values = to_float32(slab.in_gguf(slab.intermediate, None), slab.intermediate)
+            rows = round_to(values, type_name, slab.target.source)
+        else:
+            rows = slab.in_gguf(type_name, self.plan.weights(name))
+        self.write_rows(name, slab.rows.start, rows)
 
     def write_rows(self, name: str, first_row: int, rows: Array) -> None:
         """Write rows as they stand in the file."""
