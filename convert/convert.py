@@ -14,7 +14,7 @@ import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from convert.adapter_gguf import check_fits_format, write_adapter_gguf
+from convert.adapter_gguf import adapter_bytes, check_fits_format, write_adapter_gguf
 from convert.checkpoint import CheckpointPlan, open_checkpoint, plan_checkpoint
 from convert.config import CHECKPOINT, UNQUANTIZED, ConvertConfig
 from convert.folder import held, reader_folder, require_apart, require_room
@@ -45,14 +45,17 @@ def convert(config: ConvertConfig) -> StageResult:
     checkpoint = plan_checkpoint(source) if CHECKPOINT in config.file_types else None
     needed_bytes = checkpoint.data_bytes if checkpoint is not None else 0
     needed_bytes += sum(plan.data_bytes for _, _, plans in planned for plan in plans)
-    require_room(config, needed_bytes)
+    # Of the model that reads the text for an importance matrix nothing is left when the files are begun.
+    reads = config.importance == "auto" and config.weighted_types
+    reader = plan_outputs(source, ["Q8_0"], intermediate) if reads else []
+    require_room(config, max(needed_bytes, sum(plan.data_bytes for plan in reader)))
     importance = _given_importance(config, source)
     prompts = _prompts(config, source)
     with held(config):
         if importance is not None:
             keep_beside(importance.path, config.output_dir)
         elif prompts:
-            importance = _made_importance(config, source, intermediate, prompts)
+            importance = _made_importance(config, source, reader, intermediate, prompts)
         for its, its_source, plans in planned:
             weighted = [plan.weighted_by(importance) for plan in plans]
             _write(its, its_source, weighted, checkpoint if its is config else None, intermediate)
@@ -84,11 +87,11 @@ def _prompts(config: ConvertConfig, source: Source) -> list[list[int]]:
     return training_prompts(config.importance_data, source, config.importance_tokens)
 
 
-def _made_importance(config: ConvertConfig, source: Source, intermediate: str, prompts: list[list[int]]) -> Importance:
+def _made_importance(
+    config: ConvertConfig, source: Source, plans: list[Plan], intermediate: str, prompts: list[list[int]]
+) -> Importance:
     """A matrix of our own, made with a Q8_0 of the model, which is small, quick, and as good as exact."""
     assert config.importance_data is not None, "there are prompts"
-    plans = plan_outputs(source, ["Q8_0"], intermediate)
-    require_room(config, plans[0].data_bytes)
     with reader_folder(config) as folder:
         reader = replace(config, types=("Q8_0",), output_dir=folder)
         _write(reader, source, plans, None, intermediate)
@@ -128,6 +131,7 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
     file_types = [name for name in config.file_types if name in UNQUANTIZED]
     if not file_types:
         raise UnsupportedError("an adapter GGUF is not quantized", hint="name F32, F16 or BF16 in --types")
+    require_room(config, sum(adapter_bytes(source.adapter, file_type) for file_type in file_types))
     with held(config):
         for file_type in file_types:
             with atomic_file(config.gguf_path(file_type)) as partial:

@@ -120,6 +120,24 @@ def test_what_a_killed_one_left_makes_room_on_the_disk(
     assert [path.name for path in tmp_path.iterdir()] == ["m-Q8_0.gguf"]
 
 
+def test_a_full_disk_is_found_before_the_folder_is_made(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the model which reads the text fits, and an adapter, is looked at as early as that the files fit."""
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": "Gout is a disease of the joints."}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**7, 10**7, 500_000))
+    for types, settings in (
+        (("Q8_0",), {}),
+        (("Q2_K",), {"importance": "auto", "importance_data": tmp_path}),
+        (("F32", "F16"), {"adapter": make_adapter(base, tmp_path / "large", r=64), "adapter_only": True}),
+    ):
+        with pytest.raises(ResourceError, match=r"convert needs .* MB on the disk of .*, 0\.5 MB are free"):
+            run(base, tmp_path / "out", *types, **settings)
+        assert not (tmp_path / "out").exists()
+    run(base, tmp_path / "out", "Q2_K")
+    run(base, tmp_path / "out", "F16", adapter=adapter, adapter_only=True)
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_checkpoint_does_not_take_the_place_of_the_base(base: Path, tmp_path: Path, *, linked: bool) -> None:
     own = shutil.copytree(base, tmp_path / "m-safetensors")
