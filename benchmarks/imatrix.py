@@ -22,12 +22,13 @@ import numpy
 from benchmarks.measure import command, machine
 from convert.config import ConvertConfig
 from convert.convert import convert
+from convert.importance import encode_record
 from medllama.files import read_json, read_jsonl
 from medllama.gguf_metadata import read_gguf_metadata
 from medllama.llamacpp import Context, Model
+from medllama.llamacpp.importance import BATCH_TOKENS
 
 TYPES = ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K")
-RECORD_TOKENS = 512
 RESAMPLES, SEED = 10_000, 0
 
 
@@ -42,7 +43,7 @@ def measure(base: str, adapter: Path, data: Path, records: int, tokens: int, fol
         )
     )  # fmt: skip
     prompts = _prompts(folder / "plain" / "m-F16.gguf", data / "test.jsonl", records)
-    with Model(folder / "plain" / "m-F16.gguf") as model, Context(model, context_tokens=RECORD_TOKENS) as context:
+    with Model(folder / "plain" / "m-F16.gguf") as model, Context(model, context_tokens=BATCH_TOKENS) as context:
         truth = [_log_probabilities(context.logits(prompt)) for prompt in prompts]
     found = {}
     for file_type in TYPES:
@@ -66,9 +67,12 @@ def measure(base: str, adapter: Path, data: Path, records: int, tokens: int, fol
 
 
 def _prompts(model: Path, path: Path, count: int) -> list[list[int]]:
-    chat = read_gguf_metadata(model).chat
-    assert chat is not None, "a run's model has a template"
-    return [chat.encode(record["messages"])[:RECORD_TOKENS] for _, record in read_jsonl(path)][:count]
+    """`count` records, spread over the file, as the model was trained on them."""
+    said = read_gguf_metadata(model)
+    found = [encode_record(place, record, said.tokenizer, said.chat) for place, record in read_jsonl(path)]
+    found = [ids for ids in found if ids]
+    count = min(count, len(found))
+    return [found[index * len(found) // count] for index in range(count)]
 
 
 def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
@@ -79,7 +83,7 @@ def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
 
 def _divergences(path: Path, prompts: list[list[int]], truth: list[numpy.ndarray]) -> numpy.ndarray:
     """The mean divergence of each record, in nats."""
-    with Model(path) as model, Context(model, context_tokens=RECORD_TOKENS) as context:
+    with Model(path) as model, Context(model, context_tokens=BATCH_TOKENS) as context:
         found = [_log_probabilities(context.logits(prompt)) for prompt in prompts]
     return numpy.array(
         [

@@ -12,6 +12,7 @@ Source followed: llama.cpp's src/llama-adapter.cpp.
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,12 @@ def check_fits_format(adapter: Adapter, stored: dict[str, StoredTensor]) -> None
 
 def _is_stored(tensor: StoredTensor, base: StoredTensor | None) -> bool:
     return base is not None and numpy.array_equal(tensor.float32(), base.float32())
+
+
+def adapter_bytes(adapter: Adapter, file_type: str) -> int:
+    """The size of the tensors in the file."""
+    values = sum(math.prod(part.shape) for module in adapter.modules.values() for part in (module.a, module.b))
+    return values * (4 if file_type == "F32" else 2)
 
 
 def write_adapter_gguf(

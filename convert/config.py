@@ -84,9 +84,20 @@ class ConvertConfig:
         """The types that llama.cpp's quantizer makes, in the order given."""
         return [name for name in self.file_types if name not in (*UNQUANTIZED, CHECKPOINT)]
 
+    @property
+    def weighted_types(self) -> list[str]:
+        """The types that an importance matrix changes, in the order given."""
+        if self.adapter_only:
+            return []
+        return [name for name in self.quantized_types if name not in WITHOUT_IMPORTANCE]
+
     def gguf_path(self, file_type: str) -> Path:
         """Where the file of one type goes."""
         return self.output_dir / f"{self.name}{'-lora' if self.adapter_only else ''}-{file_type}.gguf"
+
+    def checkpoint_path(self) -> Path:
+        """Where the merged model goes as a Hugging Face checkpoint."""
+        return self.output_dir / f"{self.name}-{CHECKPOINT}"
 
     def importance_path(self) -> Path:
         """Where the importance matrix goes that `--importance auto` makes."""

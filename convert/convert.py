@@ -11,28 +11,29 @@ Nothing is approximated: what has no exact counterpart in llama.cpp is refused b
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from convert.adapter_gguf import check_fits_format, write_adapter_gguf
+from convert.adapter_gguf import adapter_bytes, check_fits_format, write_adapter_gguf
 from convert.checkpoint import CheckpointPlan, open_checkpoint, plan_checkpoint
-from convert.config import CHECKPOINT, UNQUANTIZED, WITHOUT_IMPORTANCE, ConvertConfig
+from convert.config import CHECKPOINT, UNQUANTIZED, ConvertConfig
+from convert.folder import held, reader_folder, require_apart, require_room
 from convert.importance import Importance, keep_beside, make_importance, read_importance, training_prompts
 from convert.output import Plan, open_output, plan_outputs
 from convert.source import Source, read_source
 from convert.stream import Output, write_tensors
-from medllama.errors import ResourceError, UnsupportedError
-from medllama.files import PARTIAL_SUFFIX, atomic_directory, atomic_file, make_folder, require_disk
+from medllama import progress
+from medllama.errors import UnsupportedError
+from medllama.files import atomic_directory, atomic_file
 from medllama.stages import StageResult
 
 
 def convert(config: ConvertConfig) -> StageResult:
     """Write every file that `config` asks for. Raises InputError, UnsupportedError or ResourceError; never half a file."""
+    require_apart(config)
     source = read_source(config)
+    for note in _notes(config):
+        progress.message(f"note: {note}")
     if config.adapter_only:
         return _convert_adapter(config, source)
     intermediate = intermediate_type(config.file_types, source.stored_type)
@@ -44,45 +45,60 @@ def convert(config: ConvertConfig) -> StageResult:
     checkpoint = plan_checkpoint(source) if CHECKPOINT in config.file_types else None
     needed_bytes = checkpoint.data_bytes if checkpoint is not None else 0
     needed_bytes += sum(plan.data_bytes for _, _, plans in planned for plan in plans)
-    require_disk(config.output_dir, needed_bytes, "convert")
-    importance = _importance(config, source, intermediate)
-    for its, its_source, plans in planned:
-        weighted = [plan.weighted_by(importance) for plan in plans]
-        _write(its, its_source, weighted, checkpoint if its is config else None, intermediate)
+    # Of the model that reads the text for an importance matrix nothing is left when the files are begun.
+    reads = config.importance == "auto" and config.weighted_types
+    reader = plan_outputs(source, ["Q8_0"], intermediate) if reads else []
+    require_room(config, max(needed_bytes, sum(plan.data_bytes for plan in reader)))
+    importance = _given_importance(config, source)
+    prompts = _prompts(config, source)
+    with held(config):
+        if importance is not None:
+            keep_beside(importance.path, config.output_dir)
+        elif prompts:
+            importance = _made_importance(config, source, reader, intermediate, prompts)
+        for its, its_source, plans in planned:
+            weighted = [plan.weighted_by(importance) for plan in plans]
+            _write(its, its_source, weighted, checkpoint if its is config else None, intermediate)
     return _result(config, source, intermediate, importance)
 
 
-def _importance(config: ConvertConfig, source: Source, intermediate: str) -> Importance | None:
-    """The importance matrix that is asked for; made with a Q8_0 of the model, which is small, quick, and as good as exact."""
-    if config.importance == "none" or all(name in (*WITHOUT_IMPORTANCE, CHECKPOINT) for name in config.file_types):
+def _notes(config: ConvertConfig) -> list[str]:
+    """What is asked for and has no effect."""
+    if config.importance == "none" or config.weighted_types:
+        return []
+    shown = "an adapter GGUF" if config.adapter_only else ", ".join(config.file_types)
+    return [f"--importance {config.importance} is not read: it changes nothing in {shown}"]
+
+
+def _given_importance(config: ConvertConfig, source: Source) -> Importance | None:
+    """The importance matrix in the file that is named, where a type uses one."""
+    if config.importance in ("none", "auto") or not config.weighted_types:
         return None
-    if config.importance != "auto":
-        found = read_importance(Path(config.importance))
-        found.check_against(source)
-        keep_beside(found.path, config.output_dir)
-        return found
+    found = read_importance(Path(config.importance))
+    found.check_against(source)
+    return found
+
+
+def _prompts(config: ConvertConfig, source: Source) -> list[list[int]]:
+    """What the model reads for a matrix of our own, where a type uses one."""
+    if config.importance != "auto" or not config.weighted_types:
+        return []
     assert config.importance_data is not None, "ConvertConfig.problems asks for it"
-    prompts = training_prompts(config.importance_data, source, config.importance_tokens)
-    with _emptied(config.output_dir / f".{config.name}-importance{PARTIAL_SUFFIX}") as folder:
+    return training_prompts(config.importance_data, source, config.importance_tokens)
+
+
+def _made_importance(
+    config: ConvertConfig, source: Source, plans: list[Plan], intermediate: str, prompts: list[list[int]]
+) -> Importance:
+    """A matrix of our own, made with a Q8_0 of the model, which is small, quick, and as good as exact."""
+    assert config.importance_data is not None, "there are prompts"
+    with reader_folder(config) as folder:
         reader = replace(config, types=("Q8_0",), output_dir=folder)
-        plans = plan_outputs(source, ["Q8_0"], intermediate)
-        require_disk(config.output_dir, plans[0].data_bytes, "convert")
         _write(reader, source, plans, None, intermediate)
         return make_importance(
             reader.gguf_path("Q8_0"), prompts, source.provenance.datasets or (config.importance_data.name,),
             config.importance_path(),
         )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _emptied(folder: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; one that a killed process left is used again."""
-    shutil.rmtree(folder, ignore_errors=True)
-    make_folder(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plans(config: ConvertConfig, source: Source, intermediate: str) -> list[Plan]:
@@ -95,35 +111,16 @@ def _write(
 ) -> None:
     """Write the files in one pass; each has its final name when all are complete."""
     with contextlib.ExitStack() as partials:
-        partials.enter_context(_alone_in(config.output_dir))
         paths = [partials.enter_context(atomic_file(config.gguf_path(plan.file_type))) for plan in plans]
         with contextlib.ExitStack() as files:
             outputs: list[Output] = [
                 files.enter_context(open_output(plan, source, path)) for plan, path in zip(plans, paths, strict=True)
             ]
             if checkpoint is not None:
-                folder = partials.enter_context(atomic_directory(config.output_dir / f"{config.name}-{CHECKPOINT}"))
+                folder = partials.enter_context(atomic_directory(config.checkpoint_path()))
                 outputs.append(files.enter_context(open_checkpoint(checkpoint, source, config.adapter, folder)))
             write_tensors(source, outputs, intermediate)
         source.require_unchanged()
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder for one process, which would else rename the half-written file of another. The lock ends with the process."""
-    make_folder(folder)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            said = f"another medllama convert is writing into {folder}"
-            raise ResourceError(said, hint="wait for it, or choose another --output-dir") from None
-        except OSError:  # not every file system has locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
@@ -134,9 +131,11 @@ def _convert_adapter(config: ConvertConfig, source: Source) -> StageResult:
     file_types = [name for name in config.file_types if name in UNQUANTIZED]
     if not file_types:
         raise UnsupportedError("an adapter GGUF is not quantized", hint="name F32, F16 or BF16 in --types")
-    for file_type in file_types:
-        with atomic_file(config.gguf_path(file_type)) as partial:
-            write_adapter_gguf(source.adapter, source.targets, source.shape, source.provenance, partial, file_type)
+    require_room(config, sum(adapter_bytes(source.adapter, file_type) for file_type in file_types))
+    with held(config):
+        for file_type in file_types:
+            with atomic_file(config.gguf_path(file_type)) as partial:
+                write_adapter_gguf(source.adapter, source.targets, source.shape, source.provenance, partial, file_type)
     sizes = {file_type: config.gguf_path(file_type).stat().st_size for file_type in file_types}
     shown = ", ".join(f"{file_type} {size / 1e6:,.1f} MB" for file_type, size in sizes.items())
     files = {file_type: str(config.gguf_path(file_type)) for file_type in file_types}
@@ -170,6 +169,6 @@ def _result(config: ConvertConfig, source: Source, intermediate: str, importance
             "baseline": str(baseline) if baseline else None,
             "base_values": config.base_values,
             "tokenizer": source.vocabulary.origin.name,
-            "notes": list(source.vocabulary.notes),
+            "notes": [*source.vocabulary.notes, *_notes(config)],
         },
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,26 +60,39 @@ class Importance:
 
 
 def training_prompts(data: Path, source: Source, tokens: int) -> list[list[int]]:
-    """About `tokens` tokens of `data`/train.jsonl: records as the model was trained on them, each cut to a batch; every n-th,
-    so that they are spread over the file."""
-    records = data / "train.jsonl"
+    """About `tokens` tokens of `data`/train.jsonl: records as the model was trained on them, each cut to a batch.
+
+    They are spread over the whole file, which is read once and of which little is tokenized: of each run of `step` records one is
+    drawn, and whenever too many are drawn, of each two neighbors one, and runs are twice as long. The same file gives the same.
+    """
     tokenizer = Tokenizer(source.vocabulary)
     chat = Chat(source.template, tokenizer) if source.template is not None else None
-    lengths = [len(_encode(place, record, tokenizer, chat)) for place, record in read_jsonl(records)]
-    speaking = [number for number, length in enumerate(lengths) if length]
-    if not speaking:
-        raise InputError(f"{records} holds no text", hint="name a folder that medllama prepare made")
-    chosen = set(speaking[:: max(1, sum(lengths) // tokens)])
-    found, taken = [], 0
-    for number, (place, record) in enumerate(read_jsonl(records)):
-        if number in chosen and taken < tokens:
-            found.append(_encode(place, record, tokenizer, chat))
-            taken += lengths[number]
-    return found
+    generator = random.Random(0)
+    drawn: list[list[int]] = []
+    step, at, taken = 1, 0, 0
+    speaking = ((place, record) for place, record in read_jsonl(data / "train.jsonl") if _says_something(record))
+    for number, (place, record) in enumerate(speaking):
+        if number % step == 0:
+            at = number + generator.randrange(step)
+        if number == at:
+            drawn.append(encode_record(place, record, tokenizer, chat))
+            taken += len(drawn[-1])
+        if taken > 2 * tokens and (number + 1) % (2 * step) == 0:
+            drawn = [generator.choice(pair) for pair in zip(drawn[::2], drawn[1::2], strict=True)]
+            step, taken = 2 * step, sum(map(len, drawn))
+    if not any(drawn):
+        raise InputError(f"{data / 'train.jsonl'} holds no text", hint="name a folder that medllama prepare made")
+    drawn = [ids for ids in drawn if ids]
+    count = max(1, round(len(drawn) * min(1.0, tokens / taken)))
+    return [drawn[index * len(drawn) // count] for index in range(count)]
 
 
-def _encode(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
-    """The ids of a record; without a template those of what is said in it. None where it says nothing."""
+def _says_something(record: dict[str, Any]) -> bool:
+    return bool(record.get("messages") or (isinstance(record.get("text"), str) and record["text"]))
+
+
+def encode_record(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat: Chat | None) -> list[int]:
+    """The ids of a record, cut to a batch; without a template those of what is said in it. None where it says nothing."""
     messages, text = record.get("messages"), record.get("text")
     try:
         if messages and chat is not None:

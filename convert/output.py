@@ -4,8 +4,8 @@
     with open_output(plan, source, path) as output:  # the header, and room for the rest
         output.write(slab)
 
-Which type each tensor gets in a quantized file is llama.cpp's decision: it is asked about a file that has the right header and
-a hole where the tensors would be.
+Which type each tensor gets in a quantized file is llama.cpp's decision: it is asked about a file of the same architecture and
+tensors, each of a few rows.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from convert.importance import Importance, Weights, write_importance_origin
 from convert.metadata import write_architecture, write_provenance, write_tokenizer
 from convert.slab import Slab
 from convert.source import Source
+from convert.weights import round_to, to_float32
 from medllama.errors import ResourceError, UnsupportedError
 from medllama.llamacpp import LlamaCppError, reason
 from medllama.llamacpp.quantizer import row_bytes, tensor_types, type_numbers
@@ -89,7 +90,14 @@ class Output:
     def write(self, slab: Slab) -> None:
         """Write rows of a tensor where they belong. Safe from several threads."""
         name = slab.target.name
-        self.write_rows(name, slab.rows.start, slab.in_gguf(self.plan.types[name], self.plan.weights(name)))
+        type_name = self.plan.types[name]
+        if type_name == "F16" != slab.intermediate and self.file_type not in UNQUANTIZED:
+            # What divides into no blocks: F16, made of the 16-bit file's values as everything else.
+            values = to_float32(slab.in_gguf(slab.intermediate, None), slab.intermediate)
+            rows = round_to(values, type_name, slab.target.source)
+        else:
+            rows = slab.in_gguf(type_name, self.plan.weights(name))
+        self.write_rows(name, slab.rows.start, rows)
 
     def write_rows(self, name: str, first_row: int, rows: Array) -> None:
         """Write rows as they stand in the file."""
@@ -116,13 +124,19 @@ def plan_outputs(
     if any(name not in plans for name in file_types):
         with tempfile.TemporaryDirectory() as folder:
             skeleton = Path(folder) / "skeleton.gguf"
-            data_start = _write_header(plans[intermediate], source, skeleton)
-            os.truncate(skeleton, data_start + plans[intermediate].data_bytes)
+            low = replace(plans[intermediate], shapes={name: _two_rows(shape) for name, shape in shapes.items()})
+            os.truncate(skeleton, _write_header(low, source, skeleton) + low.data_bytes)
             for name in file_types:
                 if name not in plans:
                     is_weighted = has_importance and name not in WITHOUT_IMPORTANCE
                     plans[name] = Plan(name, _mixture(skeleton, name, has_importance=is_weighted), shapes)
     return [plans[name] for name in file_types]
+
+
+def _two_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A matrix of as many columns: the mixtures depend on no more, and the whole would be a hole of 13 GB, which not every file
+    system, and no limit on a file's size, lets be."""
+    return shape if len(shape) == 1 else (min(2, shape[0]), *shape[1:])
 
 
 def _unquantized(shapes: dict[str, tuple[int, ...]], file_type: str) -> dict[str, str]:

@@ -70,8 +70,10 @@ def _of_the_machine(error: Exception) -> MedllamaError | None:
     number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
     path = getattr(error, "filename", None)
     named = f": {path}" if path else ""
-    # NumPy's tofile and the libraries written in Rust (safetensors, tokenizers) give no errno, only words.
-    is_full = number in DISK_ERRORS or "No space left on device" in str(error) or "requested and" in str(error)
+    # NumPy's tofile and the libraries written in Rust (safetensors, tokenizers) give no errno, only words. An OSError that was given
+    # a filename says no more of them.
+    said = " ".join(map(str, error.args))
+    is_full = number in DISK_ERRORS or "No space left on device" in said or "requested and" in said
     if is_full:
         hint = "free some space or write elsewhere; nothing half-written stays under a final name"
         return ResourceError(f"the disk is full, or a file may not grow any more{named}", hint=hint)

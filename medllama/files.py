@@ -42,6 +42,27 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
+def _aside(path: Path) -> Path:
+    """The name of an earlier folder `path` while its successor takes the place."""
+    return path.with_name(path.name + ".old" + PARTIAL_SUFFIX)
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What a process that was killed while it wrote `path`, a file or a folder, left beside it."""
+    return [left for left in (partial_path(path), _aside(path)) if left.exists()]
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed process left of `path`. An earlier folder that it had only set aside takes its name again."""
+    if (old := _aside(path)).exists() and not path.exists():
+        old.replace(path)
+    for left in unfinished(path):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the partial name of `path`; on success flush it to the disk and rename it, on failure remove it."""
@@ -72,11 +93,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, and cannot be replaced by a folder", hint="choose another name")
     make_folder(path.parent)
-    partial, old = partial_path(path), path.with_name(path.name + ".old" + PARTIAL_SUFFIX)
-    if old.exists() and not path.exists():  # a process was killed between the two renames
-        old.replace(path)
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    partial, old = partial_path(path), _aside(path)
+    remove_unfinished(path)
     make_folder(partial, exist_ok=False)
     try:
         yield partial

@@ -34,6 +34,7 @@ UNEQUAL_SHARE, MAY_DIFFER = 1e-3, 3  # of a small tensor, a few values are more 
 SCALE_SHARE, MAY_DIFFER_ROUNDED = 0.15, 128
 ROW_SHARE = 1e-6
 RMSE_RATIO, ROW_RATIO = 1.25, 2.0
+UNQUANTIZED = (0, 1, 32)  # LLAMA_FTYPE of F32, F16 and BF16
 NEEDS_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M", "IQ2_S")
 REASON = (
     "copied: equal bits; merged: 1 unit in the last place, 99.9% equal (F32: 1e-6 of the row); quantized: 1.25 times the "
@@ -121,16 +122,35 @@ def compare(
     header: Header, weights: Weights, importance: dict[str, np.ndarray], tensor: Tensor, runs: list[tuple[int, int]]
 ) -> Tally:
     """One tensor against the truth. `importance` weights the columns where the file was quantized with such weights."""
+    tally = _compare(header, weights, importance, tensor, runs)
+    if tally.excess <= 1.0 or tensor.type != "F16" or header.metadata.get("general.file_type") in UNQUANTIZED:
+        return tally
+    # A quantized file has F16 where a row divides into no blocks, made of the 16-bit file's values, which may be BF16.
+    twice = _compare(header, weights, importance, tensor, runs, is_rounded_twice=True)
+    return min(tally, twice, key=lambda found: found.excess)
+
+
+def _compare(
+    header: Header,
+    weights: Weights,
+    importance: dict[str, np.ndarray],
+    tensor: Tensor,
+    runs: list[tuple[int, int]],
+    *,
+    is_rounded_twice: bool = False,
+) -> Tally:
     tally = Tally()
     changed = weights.is_changed(tensor.name)
     rounded = weights.reference.is_rounded(weights.expected[tensor.name].parameter)
     for start, stop in _chunks(runs, tensor.shape[-1]):
         raw = header.read_rows(tensor, start, stop)
         truth = weights.rows(tensor.name, start, stop)
+        truth = _bfloat16(truth) if is_rounded_twice else truth
         tally.values += truth.size
         if tensor.type in ("F32", "F16", "BF16"):
             if changed:
-                _compare_merged(raw, truth, tensor.type, start, tally, rounded=rounded)
+                unit_type = "BF16" if is_rounded_twice else tensor.type
+                _compare_merged(raw, truth, tensor.type, unit_type, start, tally, rounded=rounded)
             else:
                 _compare_copied(raw, truth, tensor.type, start, tally)
         else:
@@ -183,15 +203,16 @@ def _compare_copied(raw: np.ndarray, truth: np.ndarray, type_name: str, start: i
 
 
 def _compare_merged(
-    raw: np.ndarray, truth: np.ndarray, type_name: str, start: int, tally: Tally, *, rounded: bool
+    raw: np.ndarray, truth: np.ndarray, type_name: str, unit_type: str, start: int, tally: Tally, *, rounded: bool
 ) -> None:
+    """Rows of `type_name` within one unit of `unit_type`, the coarsest that they were rounded to."""
     found = to_float32(raw, type_name).astype(np.float64)
     # Under cancellation no float32 merge can do better than a share of the row's largest value, whatever the type.
     largest = np.maximum(np.abs(truth).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     room = ROW_SHARE * largest
     if type_name != "F32":
         tally.unequal += int((raw.view("<u2") != round_to(truth, type_name)).sum())
-        room = np.maximum(room, unit_in_last_place(truth, type_name))
+        room = np.maximum(room, unit_in_last_place(truth, unit_type))
     excess = np.abs(found - truth) / room
     if rounded and (beyond := excess > 1.0).any():
         tally.unequal += int(beyond.sum()) if type_name == "F32" else 0

@@ -59,7 +59,7 @@ def quantize(
 def tensor_types(skeleton: Path, file_type: int, *, has_importance: bool = False) -> dict[str, str]:
     """The type of each tensor in llama.cpp's mixture for `file_type`, in the order of its files ("Q4_K", "F32", ...).
 
-    `skeleton` is the GGUF to be quantized; its tensors' data are not read, so a file with a hole in their place will do.
+    `skeleton` is the GGUF to be quantized, or one of the same architecture whose tensors have the same columns.
     Raises UnsupportedError where the mixture needs an importance matrix and `has_importance` is false.
     """
     c = library()

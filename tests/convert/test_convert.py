@@ -15,6 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from convert.checks.gguf_file import read_header
+from convert.checks.reference import read_reference
+from convert.checks.tensors import check_tensors
 from convert.config import FILE_TYPES, UNQUANTIZED, ConvertConfig
 from convert.convert import convert, intermediate_type
 from medllama.checkpoint import base_digests, base_states
@@ -147,6 +150,22 @@ def test_quantized_bytes_are_llama_cpps(file_type: str, tmp_path: Path) -> None:
         return
     run(base, tmp_path, ("F16", file_type))
     assert (tmp_path / f"m-{file_type}.gguf").read_bytes() == (tmp_path / "reference.gguf").read_bytes()
+
+
+def test_what_divides_into_no_blocks_is_llama_cpps_too(tmp_path: Path) -> None:
+    """llama.cpp makes it F16 of the 16-bit file's values, here of bfloat16's: rounded twice. The certificate knows that."""
+    base = make_llama2_checkpoint(tmp_path / "base", hidden_size=264, num_attention_heads=4, intermediate_size=257)
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=["up_proj", "down_proj"])
+    run(base, tmp_path, ("BF16", "Q4_K_M"), adapter=adapter)
+    quantize(tmp_path / "m-BF16.gguf", tmp_path / "reference.gguf", FILE_TYPES["Q4_K_M"])
+    ours, theirs = (gguf.GGUFReader(tmp_path / name).tensors for name in ("m-Q4_K_M.gguf", "reference.gguf"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.name, one.tensor_type) == (other.name, other.tensor_type)
+        assert one.data.tobytes() == other.data.tobytes(), one.name
+    header = read_header(tmp_path / "m-Q4_K_M.gguf")
+    weights = read_reference(base, adapter).weights("merged")
+    check = check_tensors(header, weights, sample=False, seed=0)
+    assert check.verdict == "pass", check.where
 
 
 def test_quantized_alone_gives_the_same_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -146,6 +146,18 @@ def test_types_that_have_no_use_for_it_are_as_without(base: Path, tmp_path: Path
     assert (plain / "m-Q4_K_M.gguf").read_bytes() != (weighted / "m-Q4_K_M.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("importance", ["auto", "nowhere.gguf"])
+def test_a_matrix_that_no_type_uses_is_told(
+    importance: str, base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ConvertConfig(
+        str(base), tmp_path / "out", types=("F16", "Q8_0", "safetensors"), importance=importance, importance_data=data
+    )
+    notes = convert(config).summary["notes"]
+    assert notes == [f"--importance {importance} is not read: it changes nothing in F16, Q8_0, safetensors"]
+    assert f"note: {notes[0]}" in capsys.readouterr().err
+
+
 def test_the_certificate_knows_the_matrix_beside_the_file(base: Path, tmp_path: Path) -> None:
     """Errors that were moved to columns without weight are no fault, and look like one to who does not know the weights."""
     matrix = make_matrix(base, tmp_path / "theirs.gguf", spread=4.0)
@@ -212,6 +224,38 @@ def test_records_that_say_nothing_are_passed_over(base: Path, tmp_path: Path) ->
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ["", *TEXTS, ""]))
     source = read_source(ConvertConfig(str(base), tmp_path))
     assert [len(training_prompts(tmp_path, source, tokens)) for tokens in (1, 10_000)] == [1, 3]
+
+
+@pytest.mark.parametrize("words", [(1,), (1, 60), (3, 2, 40, 1, 1, 9, 300)])
+@pytest.mark.parametrize("share", [0.9, 0.55, 0.3, 0.02])
+def test_the_text_is_spread_over_the_file(share: float, words: tuple[int, ...], base: Path, tmp_path: Path) -> None:
+    """Of a file with 1.9 times as many tokens as are asked for, the first half was read."""
+    texts = [f"{number} " + "gout " * words[number % len(words)] for number in range(1999)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    source = read_source(ConvertConfig(str(base), tmp_path))
+    tokenizer = Tokenizer(source.vocabulary)
+    numbers = {
+        tuple([source.vocabulary.bos_id, *tokenizer.encode_text(text)][:512]): at for at, text in enumerate(texts)
+    }
+    wanted = round(share * sum(map(len, numbers)))
+    prompts = training_prompts(tmp_path, source, wanted)
+    found = [numbers[tuple(prompt)] for prompt in prompts]
+    assert sorted(set(found)) == found
+    assert sum(map(len, prompts)) == pytest.approx(wanted, rel=0.3)
+    quarters = [sum(at // 500 == quarter for at in found) for quarter in range(4)]
+    assert max(quarters) - min(quarters) <= 2, quarters
+    # As many of each length as the file has: a record is drawn wherever it stands in its run.
+    kinds = [sum(at % len(words) == kind for at in found) for kind in range(len(words))]
+    assert min(kinds) > 0.3 * len(found) / len(words) - 2, kinds
+
+
+def test_little_of_a_large_file_is_tokenized(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, encoded, encode = [f"Gout, case {number}." for number in range(3000)], [], Tokenizer.encode_text
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    source = read_source(ConvertConfig(str(base), tmp_path))
+    monkeypatch.setattr(Tokenizer, "encode_text", lambda *given: encoded.append(given) or encode(*given))
+    assert len(training_prompts(tmp_path, source, 300)) > 5
+    assert len(encoded) < 400
 
 
 def test_what_a_killed_process_left_is_gone_after_the_next(base: Path, data: Path, tmp_path: Path) -> None:

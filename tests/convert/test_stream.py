@@ -172,6 +172,20 @@ def test_a_full_disk_is_found_before_a_tensor_is_read(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_file_is_made_under_a_limit_that_it_keeps_itself(base: Path, tmp_path: Path) -> None:
+    """The 16-bit file whose values are quantized is made nowhere, not even as a hole: of 13 GB not every file system has one."""
+    whole = files(base, tmp_path / "free", types=("Q2_K",))["m-Q2_K.gguf"]
+    command = (
+        "import resource; from convert.config import ConvertConfig; from convert.convert import convert; "
+        f"from pathlib import Path; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole)}, {len(whole)})); "
+        f"convert(ConvertConfig({str(base)!r}, Path({str(tmp_path / 'limited')!r}), types=('Q2_K',), name='m'))"
+    )
+    (tmp_path / "tmp").mkdir()
+    subprocess.run([sys.executable, "-c", command], check=True, env={**os.environ, "TMPDIR": str(tmp_path / "tmp")})
+    assert (tmp_path / "limited" / "m-Q2_K.gguf").read_bytes() == whole
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_a_file_system_that_cannot_take_room_is_written_to_all_the_same(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,17 @@ def test_a_full_disk_is_one_clear_line(
     )
 
 
+def test_a_full_disk_names_the_file_where_numpy_tells_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = OSError("1024 requested and 0 written")
+    error.filename = "/x/y"  # as atomic_file does, after which str(error) says no more
+    fails_with(monkeypatch, error)
+    assert Shown([*PREPARE, "data"], capsys).err.startswith(
+        "error: the disk is full, or a file may not grow any more: /x/y\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "line", "hint"),
     [
