@@ -66,17 +66,17 @@ class ConversationTab:
             prompts = gradio.HTML(render.prompts_html([], self.speakers(first)), elem_id=self.prefix + "prompts")
 
         seed = self.desk.settings[4]
-        buttons = [ask, stop, again, clear]
+        buttons = [ask, stop, again, clear, picked]
         shown = [newest, earlier, differences, prompts]
         given_to, made = [turns, picked, *self.desk.settings], [followed, asked, newest, earlier, *buttons]
         begun = [
             source(self.begin, [given, *given_to], [box, *made], **LONG)
             for source, given in ((ask.click, box), (box.submit, box), *((it.click, it) for it in examples))
         ]
-        begun.append(again.click(self.begin_again, given_to, [seed, *made], **LONG))
+        begun.append(again.click(self.begin_again, given_to, made, **LONG))
         for event in begun:
             answered = event.success(
-                self.answer, [turns, followed, asked, picked, *self.desk.settings], [turns, newest, box], **LONG
+                self.answer, [turns, followed, asked, picked, *self.desk.settings], [turns, newest, box, seed], **LONG
             )
             for ended in (answered.success, answered.failure):  # a refused setting
                 ended(self.finish, [turns, picked], [*shown, *buttons], **AT_ONCE)
@@ -102,43 +102,48 @@ class ConversationTab:
         self, turns: tuple[Turn, ...], picked: int, system: str, temperature: float, top_p: float,
         max_tokens: float | None, seed: float | None, request: gradio.Request,
     ) -> list[Any]:  # fmt: skip
-        """Ask the newest question once more, with the next seed, which the settings then show. Its turn stays in the conversation
-        until it has another answer."""
+        """Ask the newest question once more. Its turn stays in the conversation until it has another answer."""
         if not turns:
             raise told("Ask a question first.")
         if temperature == 0:
             gradio.Info("At temperature 0 the answer stays the same. The settings have the temperature.")
         _, *rest = self.begin(turns[-1].question, turns[:-1], picked, request)
-        return [(int(seed or 0) + 1) % (MOST_SEED + 1), *rest]
+        return rest
 
     async def answer(
         self, turns: tuple[Turn, ...], followed: tuple[Turn, ...], asked: str, picked: int, system: str, temperature: float,
         top_p: float, max_tokens: float | None, seed: float | None, request: gradio.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
         """The answers as they grow. What cannot be asked is told, and the question goes back into the box, unless it stands with
-        an answer in the conversation."""
+        an answer in the conversation: asked again it takes the next seed, which the settings show once there is another answer."""
         voices = self.speakers(picked)
         conversations = {
             number: messages(followed, place, system, asked) for place, number in enumerate(self.numbers(picked))
         }
-        turn = None
+        is_again = len(followed) < len(turns)
+        if is_again:
+            seed = (int(seed or 0) + 1) % (MOST_SEED + 1)
+        nothing, turn = gradio.skip(), None
         try:
             async for state in self.desk.ask(
                 request, conversations, self.desk.sampling(temperature, top_p, max_tokens, seed)
             ):
                 if isinstance(state, Waiting):
-                    yield gradio.skip(), render.waiting_html(asked, voices, state.ahead), gradio.skip()
+                    yield nothing, render.waiting_html(asked, voices, state.ahead), nothing, nothing
                 else:
                     turn = Turn(asked, system, tuple(state))
-                    yield gradio.skip(), render.turn_html(turn, voices), gradio.skip()
+                    yield nothing, render.turn_html(turn, voices), nothing, nothing
         except MedllamaError as error:
             warn(error)
-            is_answered = len(followed) < len(turns)
-            yield gradio.skip(), gradio.skip(), gradio.skip() if is_answered else asked
+            yield nothing, nothing, nothing if is_again else asked, nothing
             return
         assert turn is not None, "the engine gives answers or raises"
+        if is_again and all(answer.stop == "stopped" and not answer.text for answer in turn.answers):
+            return  # stopped before its first word: the answer from before stays
         has_failed = all(answer.stop == "failed" for answer in turn.answers)
-        yield (*followed, turn), render.turn_html(turn, voices), asked if has_failed else gradio.skip()
+        yield (
+            (*followed, turn), render.turn_html(turn, voices), asked if has_failed else nothing, seed if is_again else nothing,
+        )  # fmt: skip
 
     def finish(self, turns: tuple[Turn, ...], picked: int, request: gradio.Request) -> list[Any]:
         """Show what has become of the conversation, and let the next question be asked."""
@@ -172,6 +177,6 @@ class ConversationTab:
 
 
 def _buttons(*, is_answering: bool, can_repeat: bool = False) -> list[Any]:
-    """The states of Ask, Stop, Regenerate and New conversation."""
-    states = (not is_answering, is_answering, can_repeat, not is_answering)
+    """The states of Ask, Stop, Regenerate, New conversation and of the choice of a model."""
+    states = (not is_answering, is_answering, can_repeat, not is_answering, not is_answering)
     return [gradio.update(interactive=is_usable) for is_usable in states]

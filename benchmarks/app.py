@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ from benchmarks.random_model import SHAPES, make_adapter, make_base
 from medllama import llamacpp
 from medllama.llamacpp import Context, Sampler
 
-CONTEXT_TOKENS = 2048
+CONTEXT_TOKENS = 2048  # what the random models see
+LONG = [{"role": "user", "content": "gout " * (CONTEXT_TOKENS // 4)}]
 PEOPLE, ROUNDS = 20, 3
 TRIES, LENGTHS = 7, (2, 4, 10, 17)  # times that a question repeats itself: 92 to 452 tokens, one batch of llama.cpp
 SUBJECTS = ("gout", "asthma", "anemia", "angina", "eczema", "sepsis", "stroke", "measles", "rickets", "scurvy")
@@ -65,13 +66,8 @@ def make_models(folder: Path, shape: str) -> tuple[Path, Path]:
     return paths
 
 
-def second_voice(base: Path, adapter: Path) -> dict[str, Any]:
-    """Resident memory of a process with one voice and of one with two, after each has answered."""
-
-    def resident_bytes(*paths: Path) -> int:
-        command = [sys.executable, "-m", "benchmarks.app", "--resident", *map(str, paths)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
+def second_voice(resident_bytes: Callable[..., int], base: Path, adapter: Path) -> dict[str, Any]:
+    """Resident memory of a process with one voice and of one with two, after each has filled its cache."""
     one, two = resident_bytes(base), resident_bytes(base, adapter)
     with open_voices([base], context_tokens=CONTEXT_TOKENS) as (voice,):
         assert isinstance(voice, Voice)
@@ -84,12 +80,25 @@ def second_voice(base: Path, adapter: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def of_the_page(base: Path, adapter: Path | None = None) -> int:
+    """The resident memory of `medllama app`, which somebody has asked."""
+    with server("--model", str(base), *(["--adapter-gguf", str(adapter)] if adapter else [])) as (url, process):
+        asked = {"messages": LONG, "max_tokens": 4}
+        assert httpx.post(f"{url}compare", json=asked, timeout=900).status_code == 200
+        return int(process.memory_info().rss)
+
+
+def of_the_models(*paths: Path) -> int:
+    """The resident memory of a process that does nothing but ask them."""
+    command = [sys.executable, "-m", "benchmarks.app", "--resident", *map(str, paths)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
 def print_resident(base: Path, adapter: Path | None) -> None:
     """The resident memory of this process once every voice has filled its cache."""
     with open_voices([base], adapter=adapter, context_tokens=CONTEXT_TOKENS) as voices:
-        long = [{"role": "user", "content": "gout " * (CONTEXT_TOKENS // 4)}]
         for voice in voices:
-            for _ in voice.answer(long, Sampling(max_tokens=4)):
+            for _ in voice.answer(LONG, Sampling(max_tokens=4)):
                 pass
         print(psutil.Process().memory_info().rss)
 
@@ -217,7 +226,8 @@ def measure(shape: str, folder: Path, *, with_people: bool) -> dict[str, Any]:
     return {
         "shape": shape,
         "gguf_bytes": base.stat().st_size,
-        "second_voice": second_voice(base, adapter),
+        "second_voice": second_voice(of_the_page, base, adapter),
+        "second_voice_without_server": second_voice(of_the_models, base, adapter),
         "first_tokens": first_tokens(base),
         "second_turn": second_turn(base),
         "people": twenty_people(base, adapter) if with_people else None,
@@ -227,10 +237,12 @@ def measure(shape: str, folder: Path, *, with_people: bool) -> dict[str, Any]:
 
 def print_table(found: dict[str, Any]) -> None:
     """The figures for people."""
-    voice, turn, people = (found[key] for key in ("second_voice", "second_turn", "people"))
-    print(f"one voice {voice['one_voice_bytes'] / 1e6:,.0f} MB, the second {voice['second_voice_bytes'] / 1e6:,.0f} MB more: "
-          f"adapter {voice['adapter_bytes'] / 1e6:,.0f}, cache {voice['cache_bytes'] / 1e6:,.0f}, "
-          f"and {voice['beyond_adapter_and_cache']:.1%} of the first")  # fmt: skip
+    turn, people = found["second_turn"], found["people"]
+    for where in ("second_voice", "second_voice_without_server"):
+        voice = found[where]
+        print(f"{where}: one voice {voice['one_voice_bytes'] / 1e6:,.0f} MB, the second {voice['second_voice_bytes'] / 1e6:,.0f} MB "
+              f"more: adapter {voice['adapter_bytes'] / 1e6:,.0f}, cache {voice['cache_bytes'] / 1e6:,.0f}, "
+              f"and {voice['beyond_adapter_and_cache']:.1%} of the first")  # fmt: skip
     for token in found["first_tokens"]:
         print(f"first token of {token['prompt_tokens']} tokens: {token['seconds']:.3f} s, llama.cpp itself "
               f"{token['llama_cpp_seconds']:.3f} s: {token['ratio']:.3f}")  # fmt: skip

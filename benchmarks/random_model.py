@@ -25,6 +25,8 @@ TOKENIZER = RECIPES / "tiny" / "medllama-tiny-base"
 SHAPES: dict[str, dict[str, Any]] = {
     "30m": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6, "num_attention_heads": 8,
             "num_key_value_heads": 4, "vocab_size": 4096, "max_position_embeddings": 2048},
+    "134m": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
+             "num_key_value_heads": 4, "vocab_size": 32000, "max_position_embeddings": 2048},
     # TinyLlama 1.1B
     "1.1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32,
              "num_key_value_heads": 4, "vocab_size": 32000, "max_position_embeddings": 2048},

@@ -197,6 +197,7 @@ def test_an_answer_that_cannot_be_made_again_stays(page: Any) -> None:
     page.wait_for_function("!document.querySelector('#ask').disabled")
     assert cards(page) == before
     assert page.get_by_label("Your question").input_value() == "", "it stands on the page"
+    assert page.get_by_label("Seed").input_value() == "0", "the seed of the answer that stands there"
     page.get_by_label("System prompt").fill("")
     ask(page, "And who treats it?")
     assert page.locator("#earlier .question").inner_text().endswith(EXAMPLE)
@@ -365,6 +366,44 @@ def test_stop_ends_the_answer_and_the_conversation_goes_on(browser: Any, slow_se
     page.get_by_role("button", name="Ask").click()
     page.locator("#newest h2", has_text="Another one?").wait_for()
     page.context.close()
+
+
+def test_an_answer_that_is_not_made_again_after_all_stays(browser: Any, slow_server: Server) -> None:
+    one, other = (Watched(browser, slow_server.url).page for _ in range(2))
+    for page in (one, other):
+        page.get_by_label("Your question").fill(EXAMPLE)
+        page.keyboard.press("Enter")
+        page.locator("#newest .text").wait_for()
+        if page is one:
+            page.get_by_role("button", name="Stop").click()
+            page.wait_for_function("!document.querySelector('#ask').disabled")
+    before = cards(one)
+    one.get_by_role("button", name="Regenerate").click()
+    one.get_by_text("Waiting: one question is answered first.").wait_for()
+    one.get_by_role("button", name="Stop").click()
+    one.wait_for_function("!document.querySelector('#ask').disabled")
+    assert cards(one) == before
+    assert one.get_by_label("Your question").input_value() == ""
+    for page in (one, other):
+        page.context.close()
+
+
+def test_a_chat_keeps_its_model_while_that_answers(browser: Any, embedded: list[Path]) -> None:
+    """Else the answer of one would stand under the other's name."""
+    models = [argument for path in embedded for argument in ("--model", str(path))]
+    with served(*models, prepare=VERY_SLOW) as running:
+        page = Watched(browser, running.url).page
+        open_tab(page, "Chat")
+        page.get_by_label("Your message").fill(EXAMPLE)
+        page.keyboard.press("Enter")
+        page.locator("#chat-newest .text").wait_for()
+        other = page.get_by_label("Base: tiny-F16")
+        assert other.is_disabled()
+        page.locator("#chat-stop").click()
+        page.locator("#chat-newest footer", has_text="stopped").wait_for()
+        other.check()
+        page.locator("#chat-newest", has_text="Ask a question above.").wait_for()
+        page.context.close()
 
 
 def test_an_answer_ends_when_its_page_is_closed(browser: Any, slow_server: Server) -> None:
