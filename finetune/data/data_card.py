@@ -28,6 +28,7 @@ CHANGES = (
     "Unicode and whitespace normalized; publishers' boilerplate, empty records, exact and near duplicates left out; long "
     "texts cut; split for training and testing"
 )
+MASKED = "; likely identifiers of people masked"
 # Told to `datasets`, which would else take the columns from the first records that it sees.
 FEATURES_OF_RECORDS = [
     "dataset_info:",
@@ -180,20 +181,24 @@ def notice(tallies: list[Tally]) -> str:
         if len(licences) > 1:
             counted = sorted(tally.licences.items())
             licences = ["  Licences, as each record says:\n"]
-            licences += [f"    {_described_licence(name)}: {count:,} documents\n" for name, count in counted]
+            licences += [
+                f"    {_described_licence(name)}: {count:,} document{'s' * (count > 1)}\n" for name, count in counted
+            ]
         parts.append(
             f"{tally.request.name}\n"
             f"  Attribution: {tally.source.attribution}\n"
             + (f"  Origin: {tally.source.url}\n" if tally.source.url else "")
             + "".join(licences)
             + f"  Records: {tally.written.total():,}\n"
-            f"  Changes: {CHANGES}\n"
+            f"  Changes: {CHANGES}{MASKED * any(kind.startswith('masked') for kind in tally.cleaned)}\n"
             + ("" if tally.is_publishable else "  Not for publication: its licence does not clearly allow it.\n")
         )
     return "\n".join(parts)
 
 
 def _described_licence(licence: str) -> str:
+    if licence.startswith("LicenseRef-CC-"):
+        return f"{licence} (Creative Commons, of a version or country that is not stated or has no name in SPDX)"
     is_listed = licence.replace(" ", "") == licence and not licence.startswith(("LicenseRef-", "NOASSERTION"))
     return f"{licence} (https://spdx.org/licenses/{licence}.html)" if is_listed else licence
 

@@ -18,6 +18,7 @@ is a fact of its own. Leskovec, Rajaraman and Ullman, Mining of Massive Datasets
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy
@@ -30,7 +31,10 @@ from finetune.data.words import MULTIPLIER, runs, word_hashes, words_of
 SLOTS = 128
 RUN_WORDS = 5
 SEED = 1
-MINIMUM_WORDS = 20  # of shorter texts, one other word changes a quarter of the runs: only exact copies are found
+# Of shorter texts, one other word changes a quarter of the runs: they are compared as wholes, without case and punctuation, but with
+# signs that mean something, such as the last one of CD4+.
+MINIMUM_WORDS = 20
+PUNCTUATION = re.compile(r"[\s.,;:!?'\"()]+")
 MEMORY_BYTES_PER_DOCUMENT = 128  # at most, while it works; beside the documents' features (blocks.py)
 DISK_BYTES_PER_DOCUMENT = 4 * SLOTS
 RECALL = 0.99  # of pairs that are exactly as similar as the threshold
@@ -47,10 +51,8 @@ NAMES_NOTHING = frozenset(
 
 
 def signatures(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The (n, 128) uint32 signatures of the texts that are long enough, and for each text whether it is one of them."""
-    hashed = [
-        runs(word_hashes(words), RUN_WORDS) if len(words) >= MINIMUM_WORDS else None for words in map(words_of, texts)
-    ]
+    """The (n, 128) uint32 signatures of the texts that have words, and for each text whether it is one of them."""
+    hashed = list(map(_hashes, texts))
     is_signed = numpy.array([it is not None for it in hashed], dtype=bool)
     found = [it for it in hashed if it is not None]
     if not found:
@@ -60,6 +62,14 @@ def signatures(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
         numpy.concatenate(found), offsets, num_perm=SLOTS, seed=SEED
     ).to_rows()
     return numpy.array(rows, dtype=numpy.uint32), is_signed
+
+
+def _hashes(text: str) -> numpy.ndarray | None:
+    """(runs,) uint64 of a text; of a short one a single hash of all of it; None where it has no words."""
+    words = words_of(text)
+    if len(words) >= MINIMUM_WORDS:
+        return runs(word_hashes(words), RUN_WORDS)
+    return word_hashes([PUNCTUATION.sub(" ", text.lower()).strip()]) if words else None
 
 
 def rows_of_a_band(threshold: float) -> int:

@@ -1,4 +1,4 @@
-"""`hf:DATASET?licence=SPDX`: a data set of the Hugging Face hub, or a folder that `datasets` loads, streamed.
+"""`hf:DATASET?licence=SPDX`: a data set of the Hugging Face hub, or a folder or file that `datasets` loads, streamed.
 
     medllama prepare --source "hf:lavita/medical-qa-datasets@REVISION?licence=CC-BY-4.0&config=NAME&split=train" --output-dir OUT
 
@@ -20,6 +20,8 @@ from finetune.sources.csv_file import RENAMED, renamed
 from finetune.sources.rows import records
 from finetune.sources.tables import Rows, one_line
 from medllama.errors import InputError
+
+READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}  # of one file
 
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
@@ -43,9 +45,19 @@ def hub_rows(request: SourceRequest) -> Rows:
 
     path, split = request.required_path(), request.setting("split", "train")
     name, _, revision = (str(path), "", "") if path.exists() else str(path).partition("@")
+    loaded, files = name, None
+    if path.is_file():
+        if path.suffix.lower() not in READERS:
+            raise InputError(f"{path} is no {', '.join(READERS)}", hint="name such a file, or a folder of them")
+        loaded, files = READERS[path.suffix.lower()], {split: str(path)}
     try:
         stream = datasets.load_dataset(
-            name, request.setting("config") or None, split=split, revision=revision or None, streaming=True
+            loaded,
+            request.setting("config") or None,
+            data_files=files,
+            split=split,
+            revision=revision or None,
+            streaming=True,
         )
         for number, row in enumerate(stream, start=1):
             yield f"{name}[{split}]#{number}", row

@@ -51,7 +51,7 @@ def jsonl_rows(path: Path) -> Rows:
         for number, raw in enumerate(file, start=1):
             place = f"{path}:{number}"
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise not_utf8(path, f"{place} is", raw[error.start], error.start) from None
             if not line.strip():

@@ -163,6 +163,15 @@ def test_notice_names_every_source_with_attribution_and_licence(tmp_path: Path) 
     )
 
 
+def test_notice_counts_documents_of_each_licence_and_says_what_a_name_without_version_means(tmp_path: Path) -> None:
+    lines = [*chats(0, 1, licence="LicenseRef-CC-BY"), *chats(1, 3, licence="CC0-1.0")]
+    prepared(tmp_path, write_lines(tmp_path / "c.jsonl", lines))
+    notice = (tmp_path / "data" / "NOTICE").read_text()
+    assert "    CC0-1.0 (https://spdx.org/licenses/CC0-1.0.html): 2 documents\n" in notice
+    assert "    LicenseRef-CC-BY (Creative Commons, of a version" in notice
+    assert "has no name in SPDX): 1 document\n" in notice
+
+
 def test_few_bad_lines_are_named_and_many_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_lines(tmp_path / "c.jsonl", [*chats(0, 95), *["bad"] * 5])
     prepared(tmp_path, source)

@@ -318,6 +318,7 @@ def test_restricted_data_is_refused_until_it_is_allowed_and_is_never_publishable
     card = json.loads((tmp_path / "data" / "data_card.json").read_text())
     assert card["publishable"] is False
     assert card["sources"][0]["cleaned"] == {"masked e-mail address": 30}
+    assert "; likely identifiers of people masked\n" in (tmp_path / "data" / "NOTICE").read_text()
     assert "@b.org" not in (tmp_path / "data" / "train.jsonl").read_text()
 
 

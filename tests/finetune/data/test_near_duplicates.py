@@ -123,9 +123,9 @@ def test_bands_find_what_the_threshold_asks_for(threshold: float) -> None:
     assert 1 - (1 - threshold**rows) ** (SLOTS // rows) >= 0.99
 
 
-def test_short_texts_are_not_compared() -> None:
-    table, is_signed = signatures(["one two three", " ".join(["word"] * MINIMUM_WORDS), ""])
-    assert (len(table), is_signed.tolist()) == (1, [False, True, False])
+def test_what_has_no_words_is_not_compared() -> None:
+    table, is_signed = signatures(["one two three", " ".join(["word"] * MINIMUM_WORDS), "", "-- ?"])
+    assert (len(table), is_signed.tolist()) == (2, [True, True, False, False])
 
 
 def test_the_index_costs_no_more_than_it_says(tmp_path: Path) -> None:
@@ -142,3 +142,19 @@ def test_the_index_costs_no_more_than_it_says(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert gone.sum() == count // 2
     assert peak_bytes < count * MEMORY_BYTES_PER_DOCUMENT
+
+
+def test_a_short_text_is_found_again_whatever_its_case_and_punctuation() -> None:
+    short = ["What causes gout? Uric acid.", "what causes gout\nUric acid", "What causes gout? Lead.", "?"]
+    table, is_signed = signatures(short)
+    assert is_signed.tolist() == [True, True, True, False]
+    gone = near_duplicates(table, numpy.arange(3), *unasked(3), 0.8)
+    assert gone.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("CD4+ cells", "CD4- cells"), ("pH > 7", "pH < 7"), ("5 mg daily", "10 mg daily")]
+)
+def test_short_texts_that_differ_in_a_sign_or_a_figure_both_stay(one: str, other: str) -> None:
+    table, _ = signatures([one, other])
+    assert not near_duplicates(table, numpy.arange(2), *unasked(2), 0.3).any()

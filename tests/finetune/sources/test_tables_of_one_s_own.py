@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from finetune.sources import parse
@@ -88,6 +90,31 @@ def test_a_folder_that_datasets_loads_is_streamed(tmp_path: Path) -> None:
     assert parse("hf:org/set@main").name == "hf:org/set@main"
     with pytest.raises(InputError, match="set: "):
         outcomes(f"hf:{tmp_path}/set?split=nowhere&question=input&answer=output")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_one_file_is_a_data_set_too(tmp_path: Path, suffix: str) -> None:
+    table = pyarrow.table({"input": ["q0", "q1"], "output": ["a0", "a1"]})
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(table, tmp_path / "set.parquet")
+    elif suffix == "csv":
+        write_csv(tmp_path / "set.csv", [["input", "output"], ["q0", "a0"], ["q1", "a1"]])
+    else:
+        write_jsonl(tmp_path / "set.jsonl", table.to_pylist())
+    found = records(f"hf:{tmp_path}/set.{suffix}?question=input&answer=output")
+    assert [spoken(record) for record in found] == [("q0", "a0"), ("q1", "a1")]
+
+
+def test_a_file_that_datasets_does_not_read_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "notes.docx").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"notes\.docx is no \.parquet"):
+        outcomes(f"hf:{tmp_path}/notes.docx")
+
+
+def test_a_line_that_breaks_off_is_named_with_its_column(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "x"\r\n{"text": "y"}\r\n')
+    [broken, _] = outcomes(f"jsonl:{tmp_path}/a.jsonl")
+    assert str(broken).endswith("a.jsonl:1: not JSON (column 13: Expecting ',' delimiter)")
 
 
 def test_a_data_set_that_cannot_be_had_is_an_error_for_people(tmp_path: Path) -> None:
