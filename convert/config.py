@@ -44,14 +44,15 @@ class ConvertConfig:
     base_values: BaseValues = option("stored", help=base_values.HELP)
     importance: str = option(
         "none",
-        help="importance matrix for the quantized types: none, auto (made of --importance-data), or a file of llama.cpp's",
+        help="importance matrix for the quantized types: none, auto (made of --importance-data), or a file of llama.cpp's, "
+        "GGUF or the older .dat",
         kind="template",  # a file, or a name that is none
         metavar="none|auto|FILE",
     )
     importance_data: Path | None = option(
         None, help="data folder whose train.jsonl the model reads for --importance auto", kind="path", metavar="DIR"
     )
-    importance_tokens: int = option(32_768, help="tokens that it reads")
+    importance_tokens: int = option(32_768, help="about how many tokens of it are read, spread over the whole file")
     adapter_only: bool = option(
         False, help="write the adapter as a GGUF that llama.cpp applies to the base's GGUF; merge nothing"
     )

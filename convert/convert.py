@@ -18,7 +18,7 @@ from convert.adapter_gguf import adapter_bytes, check_fits_format, write_adapter
 from convert.checkpoint import CheckpointPlan, open_checkpoint, plan_checkpoint
 from convert.config import CHECKPOINT, UNQUANTIZED, ConvertConfig
 from convert.folder import held, reader_folder, require_apart, require_room
-from convert.importance import Importance, keep_beside, make_importance, read_importance, training_prompts
+from convert.importance import Importance, kept_beside, make_importance, read_importance, training_prompts
 from convert.output import Plan, open_output, plan_outputs
 from convert.source import Source, read_source
 from convert.stream import Output, write_tensors
@@ -53,7 +53,7 @@ def convert(config: ConvertConfig) -> StageResult:
     prompts = _prompts(config, source)
     with held(config):
         if importance is not None:
-            keep_beside(importance.path, config.output_dir)
+            importance = kept_beside(importance, config.output_dir)
         elif prompts:
             importance = _made_importance(config, source, reader, intermediate, prompts)
         for its, its_source, plans in planned:

@@ -4,7 +4,8 @@
     medllama convert ... --types Q3_K_M --importance other.imatrix.gguf               # anybody's
 
 A column's weight is the mean square of the activations that it is multiplied with when the tuned model reads text. The file
-is llama.cpp's imatrix GGUF: its own tools read ours, and we read theirs. It stands beside the models, named as they are.
+is llama.cpp's imatrix GGUF: its own tools read ours, and we read theirs, those of its older format too. It stands beside the
+models, named as they are.
 
 Source followed: llama.cpp's tools/imatrix/imatrix.cpp, common/imatrix-loader.cpp and tools/quantize/quantize.cpp.
 """
@@ -23,6 +24,7 @@ import gguf
 import numpy
 import numpy.typing
 
+from convert.importance_dat import read_dat
 from convert.source import Source
 from medllama import progress
 from medllama.chat import Chat
@@ -113,62 +115,84 @@ def make_importance(model: Path, prompts: list[list[int]], datasets: tuple[str, 
     progress.update(f"importance matrix from {sum(map(len, prompts)):,} tokens")
     with Model(model) as loaded:
         found = collect_activations(loaded, prompts)
-    _write(found, path, datasets)
+    tokens = max(entry.count for entry in found.values())
+    with atomic_file(path) as partial:
+        _write(found, partial, datasets, max(1, tokens // BATCH_TOKENS))
     return read_importance(path)
 
 
-def keep_beside(path: Path, folder: Path) -> None:
-    """Copy a matrix to the folder of the files that are made with it, which name it: the certificate looks for it there."""
-    copy = folder / path.name
-    if not copy.exists():
-        with atomic_file(copy) as partial:
+def kept_beside(importance: Importance, folder: Path) -> Importance:
+    """The same matrix with its file in the folder of the files that are made with it, which name it: the certificate looks for it
+    there. An older format is kept as GGUF."""
+    path = importance.path
+    copy = folder / (path.name if _is_gguf(path) else f"{path.name}.gguf")
+    if copy.exists() and copy.samefile(path):
+        return importance
+    with atomic_file(copy) as partial:
+        if _is_gguf(path):
             shutil.copyfile(path, partial)
-    elif not filecmp.cmp(path, copy, shallow=False):
-        raise InputError(f"{copy} is another matrix than {path}", hint="rename one of them")
+        else:
+            sums, datasets, chunks = read_dat(path)
+            _write(sums, partial, datasets or (path.name,), chunks)
+        if copy.exists() and not filecmp.cmp(partial, copy, shallow=False):
+            raise InputError(f"{copy} is another matrix than {path}", hint="rename one of them")
+    return read_importance(copy)
 
 
-def _write(found: dict[str, Activations], path: Path, datasets: tuple[str, ...]) -> None:
+def _write(found: dict[str, Activations], path: Path, datasets: tuple[str, ...], chunks: int) -> None:
     """Write llama.cpp's imatrix GGUF."""
-    tokens = max(entry.count for entry in found.values())
-    with atomic_file(path) as partial:
-        writer = gguf.GGUFWriter(partial, "imatrix")
-        writer.kv_data[0].pop("general.architecture")  # an imatrix is of no architecture of its own
-        writer.add_type("imatrix")
-        writer.add_array("imatrix.datasets", list(datasets))
-        writer.add_uint32("imatrix.chunk_count", max(1, tokens // BATCH_TOKENS))
-        writer.add_uint32("imatrix.chunk_size", BATCH_TOKENS)
-        for name, entry in sorted(found.items()):
-            writer.add_tensor(name + SUMS, entry.sums.astype(numpy.float32)[None])
-            writer.add_tensor(name + COUNTS, numpy.array([[entry.count]], dtype=numpy.float32))
-        with contextlib.closing(writer):
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
+    writer = gguf.GGUFWriter(path, "imatrix")
+    writer.kv_data[0].pop("general.architecture")  # an imatrix is of no architecture of its own
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", list(datasets))
+    writer.add_uint32("imatrix.chunk_count", chunks)
+    writer.add_uint32("imatrix.chunk_size", BATCH_TOKENS)
+    for name, entry in sorted(found.items()):
+        writer.add_tensor(name + SUMS, entry.sums.astype(numpy.float32)[None])
+        writer.add_tensor(name + COUNTS, numpy.array([[entry.count]], dtype=numpy.float32))
+    with contextlib.closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
 
 
 def read_importance(path: Path) -> Importance:
-    """Read an imatrix GGUF. Raises InputError where it is none, or damaged."""
+    """Read a matrix in GGUF, or in llama.cpp's older format. Raises InputError where it is none, or damaged."""
     if not path.is_file():
         said = "is no file" if path.exists() else "does not exist"
         raise InputError(f"{path} {said}", hint="llama.cpp's llama-imatrix makes such files, and --importance auto")
     try:
-        reader = gguf.GGUFReader(path)
-        tensors = {tensor.name: numpy.array(tensor.data, dtype=numpy.float32).ravel() for tensor in reader.tensors}
-        datasets = reader.fields["imatrix.datasets"].contents()
-        chunks = int(reader.fields["imatrix.chunk_count"].contents())
+        found, datasets, chunks = _read_gguf(path) if _is_gguf(path) else read_dat(path)
     except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError, OSError) as error:
         said = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
-        hint = "an older .dat file becomes one by: llama-imatrix --in-file OLD.dat -o NEW.gguf"
-        raise InputError(f"{path} is not an importance matrix in GGUF: {said}", hint=hint) from None
+        hint = "llama.cpp's llama-imatrix makes such files, and --importance auto"
+        raise InputError(f"{path} is not an importance matrix: {said}", hint=hint) from None
     weights = {}
-    for name in (key.removesuffix(SUMS) for key in tensors if key.endswith(SUMS)):
-        sums, count = tensors[name + SUMS], tensors.get(name + COUNTS, numpy.empty(0))
-        if count.size != 1 or not numpy.isfinite(sums).all() or not numpy.isfinite(count).all() or (sums < 0).any():
+    for name, entry in found.items():
+        if not numpy.isfinite(entry.sums).all() or (entry.sums < 0).any():
             raise InputError(f"{path}: the weights of {name} are damaged", hint="make or copy the file again")
-        weights[name] = sums / count[0] if count[0] > 0 else numpy.ones_like(sums)
+        weights[name] = entry.mean_squares() if entry.count > 0 else numpy.ones(entry.sums.size, numpy.float32)
     if not weights:
         raise InputError(f"{path} holds no weights", hint="--importance auto makes some")
-    return Importance(path, weights, tuple(map(str, datasets)), chunks)
+    return Importance(path, weights, datasets, chunks)
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
+def _read_gguf(path: Path) -> tuple[dict[str, Activations], tuple[str, ...], int]:
+    reader = gguf.GGUFReader(path)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    found = {}
+    for name in (key.removesuffix(SUMS) for key in tensors if key.endswith(SUMS)):
+        sums, counts = tensors[name + SUMS], tensors[name + COUNTS]
+        if {sums.tensor_type, counts.tensor_type} != {gguf.GGMLQuantizationType.F32} or counts.data.size != 1:
+            raise ValueError(f"the weights of {name} are not one row of float32 and one count")
+        found[name] = Activations(sums.data.ravel().astype(numpy.float64), round(float(counts.data.ravel()[0])))
+    datasets = tuple(map(str, reader.fields["imatrix.datasets"].contents()))
+    return found, datasets, int(reader.fields["imatrix.chunk_count"].contents())
 
 
 def write_importance_origin(writer: gguf.GGUFWriter, importance: Importance) -> None:

@@ -25,6 +25,7 @@ from convert.config import FILE_TYPES, UNQUANTIZED
 from medllama.files import read_json
 
 REASON = "the same numbers, or another model"
+SMALLEST_BLOCK = 32  # values, of Q4_0 to Q8_0
 QUANTIZATION_VERSION = 2  # of the blocks' layout: GGML_QNT_VERSION in ggml.h
 # Both sides compute the angles in float32, from powers of the base: a few units in its last place apart. Faults are 1e-3 and more.
 ROPE_BOUND = 1e-5
@@ -148,9 +149,12 @@ def _file_type(header: Header) -> list[Field]:
     key, found = "general.file_type", header.metadata.get("general.file_type")
     matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) > 1]
     types = {tensor.type for tensor in matrices}
-    if len(types) == 1 and (only := next(iter(types))) in UNQUANTIZED:
-        return [Field(key, found, FILE_TYPES[only], INTEGERS, f"its matrices are {only}")]
     name = file_type_of(header)
+    # Where no row divides into blocks, llama.cpp makes every matrix F16 and keeps the name of what was asked for.
+    has_blocks = any(tensor.shape[-1] % SMALLEST_BLOCK == 0 for tensor in matrices)
+    is_all_odd = types == {"F16"} and not has_blocks and name is not None and name not in UNQUANTIZED
+    if len(types) == 1 and (only := next(iter(types))) in UNQUANTIZED and not is_all_odd:
+        return [Field(key, found, FILE_TYPES[only], INTEGERS, f"its matrices are {only}")]
     if name is None or name in UNQUANTIZED:
         return [Field(key, found, "a quantized type", INTEGERS, f"its matrices are {', '.join(sorted(types))}")]
     # Q4_K_M is a mixture around Q4_K; where a row is no multiple of the block, llama.cpp takes another type.

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -273,12 +274,54 @@ def test_what_a_killed_process_left_is_gone_after_the_next(base: Path, data: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m-Q2_K.gguf", "m.imatrix.gguf"]
 
 
-def test_what_is_no_matrix_in_gguf_is_told(base: Path, tmp_path: Path) -> None:
+def write_dat(path: Path, weights: dict[str, Any], calls: int, text: str | None) -> Path:
+    """What llama-imatrix wrote before it wrote GGUF."""
+    content = struct.pack("<i", len(weights))
+    for name, values in weights.items():
+        content += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", calls, values.size)
+        content += (values * numpy.float32(max(1, calls))).astype("<f4").tobytes()
+    if text is not None:
+        content += struct.pack("<ii", 7, len(text.encode())) + text.encode()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("calls", "text"), [(8, "wiki.txt"), (0, "würfel.txt"), (4, None)])
+def test_a_matrix_in_the_older_format_is_as_good(calls: int, text: str | None, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    new = make_matrix(base, tmp_path / "old" / "new.gguf")
+    weights = read_importance(new).weights
+    old = write_dat(tmp_path / "old" / "theirs.imatrix", weights, calls, text)
+    for kind, matrix in (("with new", new), ("with old", old)):
+        run(base, tmp_path / kind, ("Q3_K_M",), importance=str(matrix))
+    one, other = (gguf.GGUFReader(tmp_path / kind / "m-Q3_K_M.gguf") for kind in ("with new", "with old"))
+    assert all(a.data.tobytes() == b.data.tobytes() for a, b in zip(one.tensors, other.tensors, strict=True))
+    assert other.fields["quantize.imatrix.file"].contents() == "theirs.imatrix.gguf"
+    assert other.fields["quantize.imatrix.dataset"].contents() == (text or "theirs.imatrix")
+    kept = read_importance(tmp_path / "with old" / "theirs.imatrix.gguf")
+    assert kept.weights.keys() == weights.keys()
+    assert all(numpy.array_equal(kept.weights[name], weights[name]) for name in weights)
+    run(base, tmp_path / "with old", ("Q3_K_M",), importance=str(old))  # it is the same matrix again
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 400), byte=st.integers(0, 255), place=st.integers(0, 400))
+def test_a_damaged_older_matrix_is_an_error_for_people(cut: int, byte: int, place: int, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("older") / "theirs.dat"
+    write_dat(path, {"blk.0.attn_q.weight": numpy.ones(64, dtype=numpy.float32)}, 3, "wiki.txt")
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] = byte
+    path.write_bytes(content[: cut or None])
+    with contextlib.suppress(InputError):
+        read_importance(path)
+
+
+def test_what_is_no_matrix_is_told(base: Path, tmp_path: Path) -> None:
     old, model = tmp_path / "old.dat", run(base, tmp_path / "model", ("Q8_0",)) / "m-Q8_0.gguf"
     old.write_bytes(b"\x0e\0\0\0\x13\0\0\0blk.0.attn_q.weight\x01\0\0\0")
     for path, reason in (
-        (old, "is not an importance matrix in GGUF: GGUF magic invalid"),
-        (model, "is not an importance matrix in GGUF: it has no imatrix.datasets"),
+        (old, "is not an importance matrix: it is cut short, or in another format"),
+        (model, "is not an importance matrix: it has no imatrix.datasets"),
         (tmp_path, "is no file"),
         (tmp_path / "nowhere", "does not exist"),
     ):

@@ -100,6 +100,19 @@ def test_every_value_that_is_changed_is_found(
     assert len(content.values) > 25
 
 
+def test_a_model_too_narrow_for_blocks_keeps_the_name_of_its_type(tmp_path: Path) -> None:
+    """llama.cpp makes every matrix F16 there, and says what was asked for."""
+    base = make_llama2_checkpoint(tmp_path / "base", hidden_size=24, num_attention_heads=3, num_key_value_heads=3,
+                                  intermediate_size=100)  # fmt: skip
+    convert(ConvertConfig(str(base), tmp_path, types=("F16", "Q5_K_S"), name="m"))
+    subject = read_subject(VerifyConfig(str(base), (), tmp_path / "unused", sample=True))
+    for file_type in ("F16", "Q5_K_S"):
+        assert faults_of(subject, read(tmp_path / f"m-{file_type}.gguf"), tmp_path / "same.gguf") == ""
+    wrong = read(tmp_path / "m-F16.gguf")
+    wrong.set("general.file_type", 32)
+    assert "its matrices are F16" in faults_of(subject, wrong, tmp_path / "wrong.gguf")
+
+
 STRING, NUMBER, BOOL = gguf.GGUFValueType.STRING, gguf.GGUFValueType.UINT32, gguf.GGUFValueType.BOOL
 ADDED = {
     "general.sampling.top_k": (7, NUMBER),
