@@ -15,7 +15,8 @@ from app.line import LineFull
 from medllama.errors import MedllamaError
 
 RETRY_SECONDS = 10
-ASKING_PARTS = ("/gradio_api/queue/join", "/gradio_api/run/")  # where the page's script names a part of the page by number
+# Where the page's script names a part of the page by its number.
+ASKING_PARTS = ("/gradio_api/queue/join", "/gradio_api/run/")
 SAID = {"extra_forbidden": "not supported here"}  # where pydantic's words are for programmers
 
 

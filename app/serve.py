@@ -31,7 +31,9 @@ from medllama.stages import StageResult
 PORTS_TRIED = 20
 OF_API_PATHS = {"v1", "compare", "healthz", "docs", "openapi.json"}
 # What the page's script needs of Gradio's own API. The rest takes files, calls other servers, or writes code.
-OF_GRADIO = {"queue", "run", "heartbeat", "reset", "cancel", "app_id", "startup-events", "info", "theme.css", "login_check"}
+OF_GRADIO = {
+    "queue", "run", "heartbeat", "reset", "cancel", "app_id", "startup-events", "info", "theme.css", "login_check",
+}  # fmt: skip
 
 
 def serve(config: AppConfig) -> StageResult:
