@@ -129,7 +129,7 @@ def test_the_ratings_are_shown_by_rater_and_saved_for_eval(page: Any, folder: Pa
     assert re.search(r"(100|0)% \(\d+% to \d+%\)", text)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as JSONL").first.click()
-    records = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
+    records = [json.loads(line) for line in Path(download.value.path()).read_text("utf-8-sig").splitlines()]
     assert [it["choice"] for it in records if it["rater"] == "CD"] == ["both_bad", "b"]
     assert {it["model_a"] for it in records} <= {"tiny-F16", "tiny-Q4_K_M"}
     assert all(it["model_a"] != it["model_b"] for it in records)
@@ -196,7 +196,7 @@ def test_a_file_of_questions_is_answered_to_a_table_that_can_be_saved(page: Any,
     assert page.locator("#batch img, #batch b").count() == 0
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
-    table = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    table = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
     assert [it["model"] for it in table] == ["tiny-F16", "tiny-Q4_K_M"] * 2
     assert [it["answer"] for it in table][:2] == cells[1:3]
     page.get_by_label(re.compile("Questions, one a line")).fill('{"question": 5}')
