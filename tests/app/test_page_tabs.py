@@ -129,7 +129,7 @@ def test_the_ratings_are_shown_by_rater_and_saved_for_eval(page: Any, folder: Pa
     assert re.search(r"(100|0)% \(\d+% to \d+%\)", text)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as JSONL").first.click()
-    records = [json.loads(line) for line in Path(download.value.path()).read_text("utf-8-sig").splitlines()]
+    records = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
     assert [it["choice"] for it in records if it["rater"] == "CD"] == ["both_bad", "b"]
     assert {it["model_a"] for it in records} <= {"tiny-F16", "tiny-Q4_K_M"}
     assert all(it["model_a"] != it["model_b"] for it in records)
