@@ -117,6 +117,7 @@ def health_router(engine: Engine) -> APIRouter:
     """The one route that needs no password: it says nothing of the models."""
     routes = APIRouter()
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get(
         "/healthz", summary="Whether the server lives, and how many questions wait or are answered", tags=["server"]
     )

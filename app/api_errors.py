@@ -15,6 +15,9 @@ from app.line import LineFull
 from medllama.errors import MedllamaError
 
 RETRY_SECONDS = 10
+# Where the page's script names a part of the page by its number.
+ASKING_PARTS = ("/gradio_api/queue/join", "/gradio_api/run/")
+SAID = {"extra_forbidden": "not supported here"}  # where pydantic's words are for programmers
 
 
 class ApiError(Exception):
@@ -45,8 +48,10 @@ async def invalid(request: Request, error: RequestValidationError) -> JSONRespon
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return JSONResponse(error_body(f"this is no JSON: {first['ctx']['error']}"), 400)
+    if first["loc"] == ("body",):  # none, or another kind of JSON
+        return JSONResponse(error_body("the body must be a JSON object: see /docs"), 400)
     param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-    said = str(first["msg"]).removeprefix("Value error, ")
+    said = SAID.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     message = f"{param}: {said}" if param else said
     return JSONResponse(error_body(message, param=param), 400)
 
@@ -71,6 +76,13 @@ async def of_gradio(request: Request, error: HTTPException) -> JSONResponse:
     message = error.detail if isinstance(error.detail, str) else HTTPStatus(error.status_code).phrase
     body = error_body(message) | {"detail": error.detail}
     return JSONResponse(body, error.status_code, headers=error.headers)
+
+
+async def no_such_part(request: Request, error: Exception) -> JSONResponse:
+    """The page asks for a part that it does not have, as one does that was opened before the server was started anew."""
+    if not request.url.path.startswith(ASKING_PARTS):
+        raise error
+    return JSONResponse(error_body("the page has no such part: open it anew"), 404)
 
 
 async def broken(request: Request, error: Exception) -> JSONResponse:  # the server writes it to the terminal

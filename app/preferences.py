@@ -79,8 +79,9 @@ def versus(ratings: Iterable[Mapping[str, Any]], models: Sequence[str]) -> list[
     return found
 
 
-def bradley_terry(pairs: Sequence[Versus]) -> dict[str, float]:
-    """The score of every model that met another, the first one's 0 (Hunter 2004, the MM algorithm)."""
+def bradley_terry(pairs: Sequence[Versus]) -> dict[str, float | None]:
+    """The score of every model that met another, the first one's 0 (Hunter 2004, the MM algorithm); None where no chain of
+    comparisons leads to the first one: nothing says then which is better."""
     models = list(dict.fromkeys(name for pair in pairs for name in (pair.other, pair.model)))
     wins = dict.fromkeys(models, 0.0)
     games: dict[str, dict[str, float]] = {name: {} for name in models}
@@ -102,5 +103,7 @@ def bradley_terry(pairs: Sequence[Versus]) -> dict[str, float]:
         strengths = renewed
         if is_close:
             break
-    first = strengths[models[0]] if models else 1.0
-    return {name: math.log(value / first) for name, value in strengths.items()}
+    connected = set(models[:1])
+    for _ in models:
+        connected |= {name for name in models if connected & games[name].keys()}
+    return {name: math.log(strengths[name] / strengths[models[0]]) if name in connected else None for name in models}

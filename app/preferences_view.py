@@ -26,8 +26,13 @@ def preferences_html(pairs: Sequence[Versus], ratings: Sequence[Mapping[str, Any
     ]
     scores = bradley_terry(pairs)
     means = _means(ratings, scales)
+    first = next(iter(scores), "")
     score_rows = [
-        [name, f"{score:+.2f}", *(means.get(name, {}).get(scale, "not rated") for scale in scales)]
+        [
+            name,
+            f"not compared with {first}" if score is None else f"{score:+.2f}",
+            *(means.get(name, {}).get(scale, "not rated") for scale in scales),
+        ]
         for name, score in scores.items()
     ]
     questions = len({rating["item_id"] for rating in ratings})
@@ -37,7 +42,7 @@ def preferences_html(pairs: Sequence[Versus], ratings: Sequence[Mapping[str, Any
         f'<p class="legend">{count}. Who judges a question again counts once, with the latest rating. '
         f"A win rate is of the comparisons that were decided.</p>{table_html(head, rows)}{plot}"
         + table_html(["model", "Bradley-Terry score", *(f"{scale}, mean of 1 to 5" for scale in scales)], score_rows)
-        + '<p class="legend">The score is in log odds, the first model at 0; ties count as half a win each.</p>'
+        + '<p class="legend">The score is in log odds, the first model at 0; ties and both bad count as half a win each.</p>'
     )
 
 

@@ -149,8 +149,10 @@ def as_jsonl(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """A table for spreadsheets. A text that one would take for a formula gets an apostrophe before it."""
-    out = io.StringIO()
+    """A table for spreadsheets, which know UTF-8 by the mark before it. A text that one would take for a formula gets an
+    apostrophe before it."""
+    out = io.StringIO("\ufeff")
+    out.seek(1)
     writer = csv.writer(out)
     names = list(rows[0]) if rows else list(PANEL)
     writer.writerow(names)

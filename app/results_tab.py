@@ -12,6 +12,7 @@ from typing import Any
 import gradio
 
 from app.config import AppConfig
+from app.desk import whole
 from app.plots import intervals_svg, table_html
 from app.preferences import Z_95
 from medllama.errors import MedllamaError
@@ -49,9 +50,11 @@ def section(title: str, path: Path | None, flag: str, verb: str, draw: Any) -> s
             body = draw(read_json(path))
         except MedllamaError as error:
             body = f'<p class="failure">{escape(error.sentence)}</p>'
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            body = f'<p class="failure">{escape(str(path))} is none of {escape(verb)}: {escape(repr(error))}</p>'
-    return f'<section class="result"><h2>{escape(title)}</h2>{body}</section>'
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else "what it holds is of another kind"
+            told = f"{path} is none that {verb} of this version writes: {what}. {verb} makes it anew."
+            body = f'<p class="failure">{escape(told)}</p>'
+    return f'<section class="result"><h2>{escape(title)}</h2>{whole(body)}</section>'
 
 
 def evaluation_html(found: dict[str, Any]) -> str:
@@ -81,7 +84,7 @@ def evaluation_html(found: dict[str, Any]) -> str:
 
 def free_answers(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The answers that are word for word the expected ones, in the shape of a task, where any is."""
-    if not (generation := found.get("generation")) or not generation["line"]:
+    if not (generation := found.get("generation")) or not generation.get("line"):
         return []
     return [{"task": "free answers", **generation, **generation["exactly_right"]}]
 

@@ -20,7 +20,7 @@ from typing import Any
 from app.config import AppConfig
 from app.conversation import Sampling
 from app.engine import Engine
-from app.guard import Guard
+from app.guard import Guard, refuse
 from app.notice import NOTICE
 from app.password import LOGIN_NOTE, USER, Door, read_password
 from app.voices import Voices, open_voices
@@ -29,6 +29,11 @@ from medllama.errors import InputError, ResourceError
 from medllama.stages import StageResult
 
 PORTS_TRIED = 20
+OF_API_PATHS = {"v1", "compare", "healthz", "docs", "openapi.json"}
+# What the page's script needs of Gradio's own API. The rest takes files, calls other servers, or writes code.
+OF_GRADIO = {
+    "queue", "run", "heartbeat", "reset", "cancel", "app_id", "startup-events", "info", "theme.css", "login_check",
+}  # fmt: skip
 
 
 def serve(config: AppConfig) -> StageResult:
@@ -77,9 +82,10 @@ def build(engine: Engine, config: AppConfig, password: str | None) -> Any:
     """The web application: the API and Gradio's page beside each other, behind the guard."""
     import gradio
     from fastapi import Depends, FastAPI
+    from gradio.route_utils import FnIndexInferError
 
     from app.api import health_router, router
-    from app.api_errors import OF_API, OF_PAGE
+    from app.api_errors import OF_API, OF_PAGE, no_such_part
     from app.page import Page
     from app.theme import CSS, HEAD, theme
 
@@ -97,18 +103,21 @@ def build(engine: Engine, config: AppConfig, password: str | None) -> Any:
         FastAPI(openapi_url=None), Page(engine, config).blocks(), path="/", footer_links=[], run_history=False,
         ssr_mode=False, mcp_server=False, enable_monitoring=False, pwa=False, max_file_size=0, theme=theme(),
         css_paths=[CSS], head=HEAD, auth=None if door is None else door.login,
-        auth_message=None if door is None else LOGIN_NOTE, app_kwargs={"exception_handlers": OF_PAGE},
+        auth_message=None if door is None else LOGIN_NOTE,
+        app_kwargs={"exception_handlers": OF_PAGE | {KeyError: no_such_part, FnIndexInferError: no_such_part}},
     )  # fmt: skip
     return Guard(beside(api, page), is_local=config.is_loopback)
 
 
 def beside(api: Any, page: Any) -> Any:
     """One application of both: what begins with a part of the API is the API's to answer or to refuse, the rest is the page's."""
-    parts = {"v1", "compare", "healthz", "docs", "openapi.json"}
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        is_api = scope["type"] == "http" and scope["path"].strip("/").partition("/")[0] in parts
-        await (api if is_api else page)(scope, receive, send)
+        first, _, rest = (scope["path"] if scope["type"] == "http" else "").strip("/").partition("/")
+        if first == "gradio_api" and rest.partition("/")[0] not in OF_GRADIO:
+            await refuse(send, 404, f"there is no {scope['path']}")
+        else:
+            await (api if first in OF_API_PATHS else page)(scope, receive, send)
 
     return application
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ MODELS = ("base", "tuned")
 
 
 class OllamaServer:
-    """`asked` are the bodies of /api/chat, `left` those whose client went away before the end."""
+    """`asked` are the bodies of /api/chat, `left` those whose client went away before the end. A question to stall is answered once
+    `gate` is open."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.left: list[str] = []
+        self.gate = threading.Event()
         self.url = ""
 
 
@@ -36,7 +39,7 @@ class Handler(LoopbackHandler):
             self.tell(404, {"error": f"model '{body['model']}' not found"})
         elif self.path == "/api/show":
             self.tell(200, {"template": "", "details": {}, "model_info": {}})
-        elif body.get("_debug_render_only"):
+        elif body.get("_debug_render_only") and "old" not in body["messages"][-1]["content"]:
             rendered = "".join(f"<{it['role']}>{it['content']}" for it in body["messages"])
             self.tell(200, {"model": body["model"], "_debug_info": {"rendered_template": rendered}})
         else:
@@ -46,6 +49,8 @@ class Handler(LoopbackHandler):
     def speak(self, body: dict[str, Any]) -> None:
         """Words until the limit, or what the question asks for: to break, to be endless, to be cut."""
         question = body["messages"][-1]["content"]
+        if "stall" in question and not self.ollama.gate.wait(30):
+            return
         self.send_response(200)
         self.send_header("content-type", "application/x-ndjson")
         self.end_headers()
@@ -57,6 +62,9 @@ class Handler(LoopbackHandler):
                     self.line({"error": "the model runner stopped"})
                     return
                 if "vanish" in question and number == 3:
+                    return
+                if "babble" in question and number == 3:
+                    self.wfile.write(b"<html>\n")
                     return
                 self.line({"message": {"role": "assistant", "content": f" {body['model']}{number}"}, "done": False})
                 if words > 5:

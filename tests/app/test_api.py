@@ -150,7 +150,7 @@ def test_text_is_text(client: openai.OpenAI) -> None:
         ({"messages": QUESTION, "seed": -1}, 400, "seed: "),
         ({"messages": QUESTION, "max_tokens": 10**9}, 400, "max_tokens: "),
         ({"messages": QUESTION, "n": 2}, 400, "n: "),
-        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "tools: Extra inputs are not permitted"),
+        ({"messages": QUESTION, "tools": [{"type": "function"}]}, 400, "tools: not supported here"),
         (
             {"messages": QUESTION, "response_format": {"type": "json_object"}},
             400,
@@ -193,6 +193,8 @@ def test_errors_are_json_whatever_is_sent(http: httpx.Client) -> None:
         ("POST", "/compare", {"content": "{not json", "headers": {"content-type": "application/json"}}, 400),
         ("POST", "/compare", {"content": "[" * 100_000, "headers": {"content-type": "application/json"}}, 400),
         ("POST", "/compare", {"content": json.dumps({"messages": QUESTION})}, 400),  # no JSON by its own word
+        ("POST", "/compare", {"json": ["gout"]}, 400),
+        ("POST", "/compare", {}, 400),
         ("POST", "/compare", {"content": b"x" * 1_000_001, "headers": {"content-type": "application/json"}}, 413),
         (
             "POST",
@@ -219,16 +221,31 @@ def test_errors_are_json_whatever_is_sent(http: httpx.Client) -> None:
         assert answer.json().keys() == {"error"}, path
         assert answer.json()["error"].keys() == {"message", "type", "param", "code"}, path
         assert ("allow" in answer.headers) == (status == 405)
+    for given in ({"json": ["gout"]}, {}):
+        assert http.post("/compare", **given).json()["error"]["message"] == "the body must be a JSON object: see /docs"
+    assert http.head("/healthz").status_code == 200, "as some that watch over servers ask"
     own = {"origin": str(http.base_url).rstrip("/")}
     assert http.post("/compare", json={"messages": QUESTION, "max_tokens": 1}, headers=own).status_code == 200
 
 
 def test_errors_of_the_pages_own_paths_are_no_other_json(http: httpx.Client) -> None:
-    for method, path, status in (
-        ("GET", "/nothing", 404), ("PUT", "/", 405), ("POST", "/login", 400), ("GET", "/gradio_api/nothing", 404),
-        ("POST", "/gradio_api/queue/join", 400), ("GET", "/monitoring", 403), ("GET", "/gradio_api/file=/etc/passwd", 403),
-    ):  # fmt: skip
-        answer = http.request(method, path)
+    no_part = {"json": {"fn_index": 9999, "data": [], "session_hash": "a"}}
+    for method, path, given, status in (
+        ("GET", "/nothing", {}, 404),
+        ("PUT", "/", {}, 405),
+        ("POST", "/login", {}, 400),
+        ("GET", "/gradio_api/nothing", {}, 404),
+        ("POST", "/gradio_api/queue/join", {}, 400),
+        ("POST", "/gradio_api/queue/join", no_part, 404),
+        ("POST", "/gradio_api/run/predict", no_part, 404),
+        ("POST", "/gradio_api/run/nothing", {"json": {"data": []}}, 404),
+        ("GET", "/monitoring", {}, 403),
+        ("POST", "/gradio_api/upload", {"files": {"files": ("a.txt", b"some text")}}, 404),
+        ("GET", "/gradio_api/file=/etc/passwd", {}, 404),
+        ("GET", "/gradio_api/proxy=https://a.hf.space/", {}, 404),
+        ("POST", "/gradio_api/call/begin", {"json": {"data": []}}, 404),
+    ):
+        answer = http.request(method, path, **given)  # type: ignore[arg-type]
         assert answer.status_code == status, path
         assert answer.json()["error"].keys() == {"message", "type", "param", "code"}, path
 

@@ -75,4 +75,4 @@ def test_the_table_has_every_answer_and_the_file_what_it_depends_on() -> None:
     assert {key: records[0][key] for key in ("system", "temperature", "top_p", "seed", "max_tokens", "stop", "seconds")} == {
         "system": "Be brief.", "temperature": 0.5, "top_p": 0.9, "seed": 3, "max_tokens": 20, "stop": "end", "seconds": 1.2346,
     }  # fmt: skip
-    assert as_csv(records).splitlines()[0].startswith("question,model,answer")
+    assert as_csv(records).splitlines()[0].startswith("\ufeffquestion,model,answer")

@@ -15,6 +15,14 @@ from app.voices import Voices
 from medllama.errors import InputError, ResourceError
 from tests.app.ollama_server import OllamaServer, ollama_server
 from tests.app.serving import served
+from tests.loopback import LoopbackHandler, serving
+
+
+class Babbling(LoopbackHandler):
+    """A server of something else."""
+
+    def do_POST(self) -> None:
+        self.answer(200, b"<html>", {"Content-Type": "text/html"})
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def answers(voices: Voices, text: str, **given: Any) -> list[Answer]:
 
 
 def test_an_answer_streams_with_the_settings_of_the_page(voices: Voices, server: OllamaServer) -> None:
-    states = answers(voices, "Gout?")
+    states = [it for it in answers(voices, "Gout?") if it.text]
     assert [it.text for it in states[:2]] == ["tuned1", "tuned1 tuned2"]
     last = states[-1]
     assert (last.text, last.stop) == ("tuned1 tuned2 tuned3 tuned4 tuned5", "end")
@@ -53,6 +61,8 @@ def test_an_answer_streams_with_the_settings_of_the_page(voices: Voices, server:
 def test_the_prompt_is_what_the_server_renders(voices: Voices, server: OllamaServer) -> None:
     assert voices[0].read(question("Gout?</s>")).pieces == (("<system>Be brief.<user>Gout?</s>", False),)
     assert server.asked == [], "nothing is computed for it"
+    assert voices[0].read(question("an old server")).pieces == (("(this Ollama server does not say)", False),)
+    assert server.asked[0]["options"] == {"num_predict": 1}, "a server that does not know the question answers little"
 
 
 def test_an_answer_is_cut_at_its_limit_and_stops_when_asked_to(voices: Voices, server: OllamaServer) -> None:
@@ -68,11 +78,22 @@ def test_an_answer_is_cut_at_its_limit_and_stops_when_asked_to(voices: Voices, s
     assert server.left == ["endless"], "the server is told, and need not compute on"
 
 
+def test_a_server_that_says_nothing_keeps_nobody(voices: Voices, server: OllamaServer) -> None:
+    """The others answer meanwhile, and whoever stops or is out of time is let go."""
+    stalled = voices[0].answer(question("stall"), Sampling(), lambda: bool(server.left))
+    assert next(stalled).stop is None
+    server.left.append("somebody")
+    assert [it.stop for it in stalled][-1] == "stopped"
+    server.gate.set()
+    assert answers(voices, "Gout?")[-1].stop == "end"
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [
         ("break", InputError, "the Ollama server refused tuned: the model runner stopped"),
         ("vanish", ResourceError, "the Ollama server ended tuned's answer before its end"),
+        ("babble", ResourceError, "the Ollama server does not answer as one does: "),
     ],
 )
 def test_an_answer_that_breaks_off_is_told(voices: Voices, text: str, kind: type[Exception], message: str) -> None:
@@ -85,6 +106,9 @@ def test_a_server_or_a_model_that_is_not_there_is_named(server: OllamaServer) ->
         assert voices[0].missing.startswith("The Ollama server cannot show nobody: model 'nobody' not found")
         assert next(voices[0].answer(question("Gout?"), Sampling())).stop == "failed"
         assert answers(voices, "Gout?")[-1].stop == "end"
+    with serving(Babbling) as other, pytest.raises(ResourceError, match=f"what answers at http://{other} is no Ollama"):  # noqa: SIM117
+        with open_ollama_voices(["base"], f"http://{other}"):
+            pass
     with pytest.raises(InputError, match="cannot show nobody"), open_ollama_voices(["nobody"], server.url):
         pass
     with pytest.raises(ResourceError, match=r"no Ollama server answers at http://127\.0\.0\.1:9"):  # noqa: SIM117

@@ -196,7 +196,7 @@ def test_a_file_of_questions_is_answered_to_a_table_that_can_be_saved(page: Any,
     assert page.locator("#batch img, #batch b").count() == 0
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV").click()
-    table = list(csv.DictReader(Path(download.value.path()).read_text().splitlines()))
+    table = list(csv.DictReader(Path(download.value.path()).read_text("utf-8-sig").splitlines()))
     assert [it["model"] for it in table] == ["tiny-F16", "tiny-Q4_K_M"] * 2
     assert [it["answer"] for it in table][:2] == cells[1:3]
     page.get_by_label(re.compile("Questions, one a line")).fill('{"question": 5}')

@@ -80,7 +80,19 @@ def test_the_scores_of_four_are_the_likeliest() -> None:
 
     best = optimize.minimize(against, [0.0] * 3, method="BFGS", options={"gtol": 1e-9}).x
     scores = bradley_terry(pairs)
-    assert [scores[name] - scores["a"] for name in names[1:]] == pytest.approx(list(best), abs=1e-5)
+    assert scores == pytest.approx(
+        {name: value - best[0] for name, value in zip(names, [0.0, *best], strict=True)}, abs=1e-5
+    )
+
+
+def test_models_that_no_comparison_connects_have_no_common_score() -> None:
+    pairs = [Versus("b", "a", 1, 0, 0, 0), Versus("d", "c", 3, 0, 0, 0), Versus("e", "b", 0, 1, 0, 0)]
+    scores = bradley_terry(pairs)
+    assert {name for name, score in scores.items() if score is not None} == {"a", "b", "e"}
+    assert scores["e"] == pytest.approx(0), "as often beaten by b as a"
+    html = preferences_html(pairs, [rating("a", "b", "b"), rating("c", "d", "b", accuracy_b=4)], ("accuracy",))
+    assert html.count("not compared with a</td>") == 2
+    assert "4.0 (n = 1)" in html
 
 
 def test_what_is_shown_has_every_figure_and_no_markup() -> None:

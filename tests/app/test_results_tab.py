@@ -36,7 +36,7 @@ LOST = {
     "same_top": {"share": 0.9, "standard_error": 0.02},
     "perplexity_ratio": {"ratio": 1.0512},
 }
-QUANT_CARD = {
+QUANT_CARD: dict[str, Any] = {
     "reference": "a-F16.gguf",
     "files": [
         {"file": "<b>a-Q4_K_M.gguf", "bytes": 3_200_000, "against_reference": LOST, "cost": COST},
@@ -89,7 +89,11 @@ def test_free_answers_stand_beside_the_choices_where_any_is_right(tmp_path: Path
     html = html_of(tmp_path, EVALUATION | {"generation": generation}, CERTIFICATE)
     assert generation["line"] in html
     assert "free answers, base 25.0%, 15.0% to 35.0%; free answers, tuned 75.0%, 65.0% to 85.0%" in html
-    assert "free answers" not in html_of(tmp_path, EVALUATION | {"generation": generation | {"line": ""}}, CERTIFICATE)
+    for said in ({"line": ""}, {}):  # an earlier version said nothing
+        without = {key: value for key, value in generation.items() if key != "line"} | said
+        html = html_of(tmp_path, EVALUATION | {"generation": without}, CERTIFICATE)
+        assert "free answers" not in html
+        assert EVALUATION["line"] in html
 
 
 def test_the_quant_card_is_shown_where_eval_made_one(tmp_path: Path) -> None:
@@ -115,6 +119,14 @@ def test_what_is_missing_or_broken_is_said_section_by_section(tmp_path: Path) ->
     html = html_of(tmp_path, "{cut", CERTIFICATE)
     assert "results.json is not JSON: line 1" in html
     assert "<strong>pass</strong>" in html
-    html = html_of(tmp_path, {"tasks": 5}, CERTIFICATE)
-    assert "results.json is none of medllama eval" in html
+    huge = EVALUATION | {"quant_card": QUANT_CARD | {"files": [QUANT_CARD["files"][1] | {"bytes": 10**400}]}}
+    for value, said in (
+        ({"tasks": []}, "it has no &#x27;line&#x27;"),
+        ({"tasks": 5}, "what it holds is of another kind"),
+        (huge, "what it holds is of another kind"),
+    ):
+        html = html_of(tmp_path, value, CERTIFICATE)
+        assert f"results.json is none that medllama eval of this version writes: {said}. medllama eval makes" in html
+        assert "<strong>pass</strong>" in html
+    assert html_of(tmp_path, EVALUATION | {"line": "half \ud800"}, CERTIFICATE).encode(), "a browser can be sent it"
     assert ResultsTab(AppConfig(("a.gguf",))).html().count("No file was named: ") == 3
