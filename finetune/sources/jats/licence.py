@@ -84,11 +84,13 @@ def closed_parts(article: Any) -> list[Any]:
     """The figures, tables, boxes and other parts that stand under terms of their own, which are not open or ask for permission."""
     found = []
     for permissions in article.iter("permissions"):
+        part = permissions.getparent()
+        if part.tag in ("article-meta", "front-stub"):
+            continue
         licences = [_decide_one(*_declared_and_said(each)) for each in permissions.iterchildren("license")]
         is_closed = any(not (each.is_open or each.is_silent) for each in licences)
         notice = " ".join(flattened(each) for each in permissions.iterchildren(*NOTICES))
-        part = permissions.getparent()
-        if part.tag not in ("article-meta", "front-stub") and (is_closed or RESERVES.search(notice)):
+        if is_closed or RESERVES.search(notice):
             found.append(part)
     return found
 
