@@ -85,6 +85,14 @@ def test_the_newest_version_is_taken_unless_one_is_named(bucket: BucketServer, t
     assert "Version 2." in record.content["text"]  # type: ignore[union-attr]
 
 
+def test_a_version_that_was_named_once_is_not_taken_for_the_newest(bucket: BucketServer, tmp_path: Path) -> None:
+    for version in (1, 2):
+        bucket.add(f"PMC7.{version}", article(7, f"Version {version}."))
+    for ids, version in (("PMC7.1", 1), ("PMC7", 2), ("PMC7.1", 1), ("PMC7", 2)):
+        [record] = outcomes(bucket, tmp_path, ids)
+        assert f"Version {version}." in record.content["text"]  # type: ignore[union-attr]
+
+
 CLOSED: list[tuple[dict[str, Any], str]] = [
     ({"is_retracted": True}, "retracted"),
     ({"is_retracted": "yes"}, "retracted"),
