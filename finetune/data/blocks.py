@@ -29,7 +29,7 @@ from finetune.data.near_duplicates import SLOTS, signatures, topic_of
 from finetune.data.records import Dropped, Malformed, Record, plain_text
 from finetune.data.splitting import SPLIT_CODES, place_in_order, place_of, split_of
 from finetune.data.workers import run_all
-from finetune.sources import Member, Source, SourceRequest, load_source
+from finetune.sources import Source, SourceRequest, load_source
 from medllama import progress
 from medllama.errors import InputError
 from medllama.files import read_json, write_json
@@ -67,13 +67,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Block:
-    """One unit of work: outcomes that were read, or files and members of archives that are still to be read."""
+    """One unit of work: outcomes that were read, or files and members of archives and the like that are still to be read."""
 
     request: SourceRequest
     source: int
     number: int
     outcomes: tuple[Record | Dropped, ...] = ()
-    files: tuple[Path | Member, ...] = ()
+    files: tuple[Path | Any, ...] = ()
 
     def path(self, folder: Path, suffix: str) -> Path:
         return folder / f"{self.source:03d}-{self.number:06d}.{suffix}"
@@ -158,10 +158,11 @@ class Judge:
 
 
 def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
-    """The blocks of one source: of its files where it is read file by file, else of what its reader yields."""
+    """The blocks of one source: of what is still to be read where that can be done on any core, else of what its reader yields."""
     kind = load_source(request.kind)
-    if kind.read_file is not None:
-        for number, files in enumerate(_batches(_files(kind, request))):
+    if kind.unread is not None or kind.read_file is not None:
+        unread = kind.unread(request) if kind.unread is not None else _files(kind, request)
+        for number, files in enumerate(_batches(unread)):
             yield Block(request, source, number, files=tuple(files))
         return
     gathered: list[Record | Dropped] = []
@@ -176,7 +177,7 @@ def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
         yield Block(request, source, number, tuple(gathered))
 
 
-def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Member, int]]:
+def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Any, int]]:
     """The files and the members of archives, with their sizes: an archive may hold more than memory does."""
     for path in kind.inputs(request):
         members = kind.members(request, path) if kind.members else None
@@ -187,8 +188,8 @@ def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Member
             yield (place, content), len(content) if isinstance(content, bytes) else 0
 
 
-def _batches(files: Iterator[tuple[Path | Member, int]]) -> Iterator[list[Path | Member]]:
-    batch: list[Path | Member] = []
+def _batches(files: Iterator[tuple[Path | Any, int]]) -> Iterator[list[Path | Any]]:
+    batch: list[Path | Any] = []
     size = 0
     for file, file_bytes in files:
         batch.append(file)
