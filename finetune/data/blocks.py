@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import xxhash
 
 from finetune.data.chunking import SPECIAL_TOKENS, pieces, token_counter
 from finetune.data.cleaning import cleaned, language_of, likely_identifiers, texts_of
@@ -78,6 +79,21 @@ class Block:
     def path(self, folder: Path, suffix: str) -> Path:
         return folder / f"{self.source:03d}-{self.number:06d}.{suffix}"
 
+    @property
+    def holds(self) -> str:
+        """A digest of what it holds: what is fetched may be other things the next day, in other blocks."""
+        digest = xxhash.xxh3_128()
+        names = (file if isinstance(file, Path) else _place_and_bytes(file) for file in self.files)
+        for each in (*self.outcomes, *names):
+            digest.update(repr(each).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def _place_and_bytes(unread: Any) -> tuple[str, int]:
+    """Of a member of an archive, or what has `place` and `content`, or is a Dropped."""
+    place, content = unread if isinstance(unread, tuple) else (str(unread.place), getattr(unread, "content", unread))
+    return place, len(content) if isinstance(content, bytes) else 0
+
 
 @dataclass
 class Counts:
@@ -90,6 +106,7 @@ class Counts:
     cleaned: Counter[str] = field(default_factory=Counter)
     identifiers: Counter[str] = field(default_factory=Counter)
     licences: list[str] = field(default_factory=list)
+    holds: str = ""  # the block's digest
 
     def drop(self, dropped: Dropped) -> None:
         self.dropped[dropped.reason] += 1
@@ -127,7 +144,7 @@ def read_blocks(requests: list[SourceRequest], settings: Settings, folder: Path,
         for source, judge in enumerate(judges):
             for block in blocks_of(judge.request, source):
                 judge.paths.append(block.path(folder, "json"))
-                if not judge.paths[-1].exists():
+                if not _is_made(block, folder):
                     yield block
                 judge.look()
                 progress.update(f"{judge.request.name}: {len(judge.paths):,} blocks")
@@ -136,6 +153,19 @@ def read_blocks(requests: list[SourceRequest], settings: Settings, folder: Path,
     for judge in judges:
         judge.look()
     return [path for judge in judges for path in judge.paths]
+
+
+def _is_made(block: Block, folder: Path) -> bool:
+    """Whether an earlier run made this very block. One that held something else goes, with what was found since."""
+    path = block.path(folder, "json")
+    if not path.exists() or read_counts(path).holds == block.holds:
+        return path.exists()
+    for found in (
+        path,
+        *folder.glob("*.overlap"),
+    ):  # a test item that is gone or new concerns the findings in every block
+        found.unlink()
+    return False
 
 
 @dataclass
@@ -206,7 +236,7 @@ def _batches(files: Iterator[tuple[Path | Any, int]]) -> Iterator[list[Path | An
 
 def make_block(block: Block, settings: Settings, folder: Path) -> None:
     """Clean, describe and write the documents of a block."""
-    counts = Counts()
+    counts = Counts(holds=block.holds)
     features, texts, tokens = [], [], []
     count_tokens = token_counter(settings.tokenizer)
     lines = bytearray()
