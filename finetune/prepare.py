@@ -75,7 +75,7 @@ def prepare(config: PrepareConfig) -> StageResult:
     ]
     work = _work_folder(config, measured, tallies)
     require_disk(config.output_dir, _needed_bytes([file for files in inputs for file in files]), "prepare")
-    workers = config.workers or _workers_for([file for files in inputs for file in files])
+    workers = config.workers or _workers_for(requests, [file for files in inputs for file in files])
     paths = read_blocks(requests, _settings(config), work / "blocks", workers)
     corpus = gather(paths, len(requests), work / "blocks")
     _count_what_was_read(corpus, tallies)
@@ -156,7 +156,9 @@ def _work_folder(config: PrepareConfig, measured: EvaluationSets, tallies: list[
     return folder
 
 
-def _workers_for(files: list[Path]) -> int:
+def _workers_for(requests: list[SourceRequest], files: list[Path]) -> int:
+    if any(load_source(each.kind).unread and not each.required_path().is_dir() for each in requests):
+        return os.cpu_count() or 1  # what is fetched is of any size
     size = sum(file.stat().st_size for file in files)
     return max(1, min(os.cpu_count() or 1, int(size / INPUT_BYTES_PER_WORKER)))
 

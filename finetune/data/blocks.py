@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import xxhash
 
 from finetune.data.chunking import SPECIAL_TOKENS, pieces, token_counter
 from finetune.data.cleaning import cleaned, language_of, likely_identifiers, texts_of
@@ -29,7 +30,7 @@ from finetune.data.near_duplicates import SLOTS, signatures, topic_of
 from finetune.data.records import Dropped, Malformed, Record, plain_text
 from finetune.data.splitting import SPLIT_CODES, place_in_order, place_of, split_of
 from finetune.data.workers import run_all
-from finetune.sources import Member, Source, SourceRequest, load_source
+from finetune.sources import Source, SourceRequest, load_source
 from medllama import progress
 from medllama.errors import InputError
 from medllama.files import read_json, write_json
@@ -67,16 +68,31 @@ class Settings:
 
 @dataclass(frozen=True)
 class Block:
-    """One unit of work: outcomes that were read, or files and members of archives that are still to be read."""
+    """One unit of work: outcomes that were read, or files and members of archives and the like that are still to be read."""
 
     request: SourceRequest
     source: int
     number: int
     outcomes: tuple[Record | Dropped, ...] = ()
-    files: tuple[Path | Member, ...] = ()
+    files: tuple[Path | Any, ...] = ()
 
     def path(self, folder: Path, suffix: str) -> Path:
         return folder / f"{self.source:03d}-{self.number:06d}.{suffix}"
+
+    @property
+    def holds(self) -> str:
+        """A digest of what it holds: what is fetched may be other things the next day, in other blocks."""
+        digest = xxhash.xxh3_128()
+        names = (file if isinstance(file, Path) else _place_and_bytes(file) for file in self.files)
+        for each in (*self.outcomes, *names):
+            digest.update(repr(each).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def _place_and_bytes(unread: Any) -> tuple[str, int]:
+    """Of a member of an archive, or what has `place` and `content`, or is a Dropped."""
+    place, content = unread if isinstance(unread, tuple) else (str(unread.place), getattr(unread, "content", unread))
+    return place, len(content) if isinstance(content, bytes) else 0
 
 
 @dataclass
@@ -90,6 +106,7 @@ class Counts:
     cleaned: Counter[str] = field(default_factory=Counter)
     identifiers: Counter[str] = field(default_factory=Counter)
     licences: list[str] = field(default_factory=list)
+    holds: str = ""  # the block's digest
 
     def drop(self, dropped: Dropped) -> None:
         self.dropped[dropped.reason] += 1
@@ -127,7 +144,7 @@ def read_blocks(requests: list[SourceRequest], settings: Settings, folder: Path,
         for source, judge in enumerate(judges):
             for block in blocks_of(judge.request, source):
                 judge.paths.append(block.path(folder, "json"))
-                if not judge.paths[-1].exists():
+                if not _is_made(block, folder):
                     yield block
                 judge.look()
                 progress.update(f"{judge.request.name}: {len(judge.paths):,} blocks")
@@ -136,6 +153,19 @@ def read_blocks(requests: list[SourceRequest], settings: Settings, folder: Path,
     for judge in judges:
         judge.look()
     return [path for judge in judges for path in judge.paths]
+
+
+def _is_made(block: Block, folder: Path) -> bool:
+    """Whether an earlier run made this very block. One that held something else goes, with what was found since."""
+    path = block.path(folder, "json")
+    if not path.exists() or read_counts(path).holds == block.holds:
+        return path.exists()
+    for found in (
+        path,
+        *folder.glob("*.overlap"),
+    ):  # a test item that is gone or new concerns the findings in every block
+        found.unlink()
+    return False
 
 
 @dataclass
@@ -158,10 +188,11 @@ class Judge:
 
 
 def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
-    """The blocks of one source: of its files where it is read file by file, else of what its reader yields."""
+    """The blocks of one source: of what is still to be read where that can be done on any core, else of what its reader yields."""
     kind = load_source(request.kind)
-    if kind.read_file is not None:
-        for number, files in enumerate(_batches(_files(kind, request))):
+    if kind.unread is not None or kind.read_file is not None:
+        unread = kind.unread(request) if kind.unread is not None else _files(kind, request)
+        for number, files in enumerate(_batches(unread)):
             yield Block(request, source, number, files=tuple(files))
         return
     gathered: list[Record | Dropped] = []
@@ -176,7 +207,7 @@ def blocks_of(request: SourceRequest, source: int) -> Iterator[Block]:
         yield Block(request, source, number, tuple(gathered))
 
 
-def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Member, int]]:
+def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Any, int]]:
     """The files and the members of archives, with their sizes: an archive may hold more than memory does."""
     for path in kind.inputs(request):
         members = kind.members(request, path) if kind.members else None
@@ -187,8 +218,8 @@ def _files(kind: Source, request: SourceRequest) -> Iterator[tuple[Path | Member
             yield (place, content), len(content) if isinstance(content, bytes) else 0
 
 
-def _batches(files: Iterator[tuple[Path | Member, int]]) -> Iterator[list[Path | Member]]:
-    batch: list[Path | Member] = []
+def _batches(files: Iterator[tuple[Path | Any, int]]) -> Iterator[list[Path | Any]]:
+    batch: list[Path | Any] = []
     size = 0
     for file, file_bytes in files:
         batch.append(file)
@@ -205,7 +236,7 @@ def _batches(files: Iterator[tuple[Path | Member, int]]) -> Iterator[list[Path |
 
 def make_block(block: Block, settings: Settings, folder: Path) -> None:
     """Clean, describe and write the documents of a block."""
-    counts = Counts()
+    counts = Counts(holds=block.holds)
     features, texts, tokens = [], [], []
     count_tokens = token_counter(settings.tokenizer)
     lines = bytearray()

@@ -15,6 +15,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.data.records import NO_LICENCE, Dropped, Record
 from medllama.errors import InputError
@@ -75,13 +76,14 @@ class SourceRequest:
 class Source:
     """A kind of source.
 
-    `example` shows its grammar, with its settings other than `licence` in `settings`. `licence` is None where the person
-    states it, or each record its own. `inputs` lists the files that a request reads, and raises InputError where they are
-    missing. A source with `read_file` is read file by file, on several cores; its `read` is never called. Of a file that is an
-    archive `members` gives what it holds, one at a time, for `read_member`; of any other file it gives None. A source of which
-    more than `maximum_bad_share` is bad stops the run. `masks_identifiers`: counselling and clinical text, whose e-mail
-    addresses and telephone numbers are masked. `is_own`: a person's own files, which are searched for identifiers of patients.
-    `takes_name`: what follows the colon may be a name on a hub.
+    `example` shows its grammar, with its settings other than `licence` in `settings`. `licence` is None where the person states
+    it, or each record its own. `inputs` lists the files that a request reads, and raises InputError where they are missing. A
+    source with `read_file` is read file by file, on several cores; its `read` is never called. Of a file that is an archive
+    `members` gives what it holds, one at a time, for `read_member`; of any other file it gives None. A source that must be gone
+    through from its beginning to its end gives its pieces as `unread`, each with its size in bytes, for `read_member` too. A
+    source of which more than `maximum_bad_share` is bad stops the run. `masks_identifiers`: counselling and clinical text, whose
+    e-mail addresses and telephone numbers are masked. `is_own`: a person's own files, which are searched for identifiers of
+    patients. `takes_name`: what follows the colon may be a name on a hub.
     """
 
     example: str
@@ -94,7 +96,8 @@ class Source:
     settings: tuple[str, ...] = ()
     read_file: Callable[[SourceRequest, Path], Iterator[Record | Dropped]] | None = None
     members: Callable[[SourceRequest, Path], Iterator[Member] | None] | None = None
-    read_member: Callable[[SourceRequest, Member], Iterator[Record | Dropped]] | None = None
+    unread: Callable[[SourceRequest], Iterator[tuple[Any, int]]] | None = None
+    read_member: Callable[[SourceRequest, Any], Iterator[Record | Dropped]] | None = None
     masks_identifiers: bool = False
     is_own: bool = False
     takes_name: bool = False

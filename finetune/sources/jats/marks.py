@@ -64,6 +64,10 @@ POINTING = re.compile(
     r"(?:(?:in|by|from|of|see|see also) )?(?:in|by|from|of|see|also|cf\.?|refs?\.?|references?)\s*$",
     re.IGNORECASE,
 )
+DANGLING_AS = re.compile(
+    r"(?<!\w)as$", re.IGNORECASE
+)  # "as in [3]," and "as in [3] and": what the word compared with is gone
+ENDS_A_THOUGHT = re.compile(r"\s*(?:[.,;:)\]]|(?:and|or)\b|$)")
 YEAR = re.compile(r"[\s,]*[\[(]?\s*\b(?:1[89]|20)\d\d[a-z]?\s*[\])]?\s*$")
 
 
@@ -146,6 +150,8 @@ def _without_pointing(before: str, after: str, consumed: int) -> tuple[str, str,
     if pointing is None:
         return "", before, consumed
     kept = words[: pointing.end(1)].rstrip()
+    if ENDS_A_THOUGHT.match(after, consumed):
+        kept = DANGLING_AS.sub("", kept).rstrip()
     begins_sentence = not kept or (kept[-1] in ".?!" + PARAGRAPH + LINE and not kept.endswith("al."))
     if begins_sentence:
         comma = re.match(r"\s*,\s*", after[consumed:])

@@ -56,12 +56,12 @@
     | supplementary-material | alt-text | long-desc | attrib | permissions | index-term
     | index-term-range-end | table-wrap-foot | related-article | related-object | sec-meta | kwd-group | sub-article
     | response | abbrev/def | mixed-citation | element-citation | nlm-citation | citation | citation-alternatives | ref
-    | private-char | copyright-statement | contrib-group | aff | author-notes | history | product | tex-math[../m:math]
+    | private-char | copyright-statement | contrib-group | aff | author-notes | history | product | tex-math[../m:math[normalize-space()]]
     | table | oasis-table | label | rt | rp
     | m:annotation | m:annotation-xml | m:mphantom | m:merror"/>
 
   <!-- Sections of thanks, money, interests and files, wherever they stand: known by type or by title. -->
-  <xsl:variable name="left-out-titles">|acknowledgment|acknowledgments and funding|acknowledgements and funding|funding and acknowledgments|funding and acknowledgements|funding source|funding and conflicts of interest|funding and conflict of interest|conflict of interest and funding|funding/support|financial support and sponsorship|grant information|acknowledgments|acknowledgement|acknowledgements|funding|funding statement|funding information|funding sources|financial support|financial disclosure|financial disclosures|grant support|grants|sources of funding|source of funding|role of the funding source|role of funding source|funding acknowledgments|support|conflict of interest|conflicts of interest|conflict of interest statement|conflicts of interest statement|conflict of interests|conflict of interest disclosure|declaration of conflicting interests|declaration of competing interest|declaration of competing interests|declaration of interests|declaration of interest|declarations of interest|declarations|declaration|competing interests|competing interest|competing interest statement|competing interests statement|competing financial interests|disclosure|disclosures|disclosure statement|author disclosure statement|author contributions|authors contributions|author contribution|authors contribution|contributors|contributorship statement|credit authorship contribution statement|credit author statement|authorship contribution statement|associated data|consent|patient consent|informed consent statement|institutional review board statement|data availability|data availability statement|data accessibility|data sharing|data sharing statement|availability of data and materials|availability of data and material|data and materials availability|code availability|software availability|additional information|additional files|additional file|supporting information|supporting information available|supplementary information|supplementary material|supplementary materials|supplementary data|supplemental material|supplemental materials|supplemental information|supplemental data|electronic supplementary material|appendix a supplementary data|appendix a supplementary material|web extra|web resources|references|reference|bibliography|literature cited|further reading|abbreviations|list of abbreviations|abbreviations used|authors information|author information|orcid|orcid ids|pre-publication history|prepublication history|publishers note|publishers disclaimer|peer review|peer review information|provenance and peer review|transparent peer review|transparency statement|transparency declaration|consent for publication|patient consent for publication|ethics approval and consent to participate|accession numbers|disclaimer|copyright|license|open access|about the authors|author notes|ai use statement|declaration of generative ai and ai-assisted technologies in the writing process|</xsl:variable>
+  <xsl:variable name="left-out-titles">|acknowledgment|acknowledgments and funding|acknowledgements and funding|funding and acknowledgments|funding and acknowledgements|funding source|funding and conflicts of interest|funding and conflict of interest|conflict of interest and funding|funding/support|financial support and sponsorship|grant information|acknowledgments|acknowledgement|acknowledgements|funding|funding statement|funding information|funding sources|financial support|financial disclosure|financial disclosures|grant support|grants|sources of funding|source of funding|role of the funding source|role of funding source|funding acknowledgments|support|conflict of interest|conflicts of interest|conflict of interest statement|conflicts of interest statement|conflict of interests|conflict of interest disclosure|declaration of conflicting interests|declaration of competing interest|declaration of competing interests|declaration of interests|declaration of interest|declarations of interest|declarations|declaration|competing interests|competing interest|competing interest statement|competing interests statement|competing financial interests|disclosure|disclosures|disclosure statement|author disclosure statement|author contributions|authors contributions|author contribution|authors contribution|contributors|contributorship statement|credit authorship contribution statement|credit author statement|authorship contribution statement|associated data|consent|patient consent|informed consent statement|institutional review board statement|data availability|data availability statement|data accessibility|data sharing|data sharing statement|availability of data and materials|availability of data and material|data and materials availability|code availability|software availability|additional information|additional files|additional file|supporting information|supporting information available|supplementary information|supplementary material|supplementary materials|supplementary data|supplemental material|supplemental materials|supplemental information|supplemental data|electronic supplementary material|appendix a supplementary data|appendix a supplementary material|web extra|web resources|references|reference|bibliography|literature cited|further reading|abbreviations|list of abbreviations|abbreviations used|authors information|author information|orcid|orcid ids|pre-publication history|prepublication history|publishers note|publishers disclaimer|peer review|peer review information|provenance and peer review|publication history|article history|how to cite|how to cite this article|cite this article as|transparent peer review|transparency statement|transparency declaration|consent for publication|patient consent for publication|ethics approval and consent to participate|accession numbers|disclaimer|copyright|license|open access|about the authors|author notes|ai use statement|declaration of generative ai and ai-assisted technologies in the writing process|</xsl:variable>
   <xsl:variable name="capitals-and-signs">ABCDEFGHIJKLMNOPQRSTUVWXYZ&#xA0;.:;,*’'0123456789</xsl:variable>
   <xsl:variable name="small-letters">abcdefghijklmnopqrstuvwxyz </xsl:variable>  <!-- and signs and numbers are nothing -->
   <xsl:template match="sec | app">
@@ -166,7 +166,8 @@
   <xsl:template match="speech">
     <xsl:text>&paragraph;</xsl:text>
     <xsl:apply-templates select="speaker"/>
-    <xsl:text>: </xsl:text>
+    <xsl:if test="not(contains(substring(speaker, string-length(normalize-space(speaker))), ':'))">:</xsl:if>
+    <xsl:text> </xsl:text>
     <xsl:apply-templates select="*[not(self::speaker)]"/>
     <xsl:call-template name="paragraph-goes-on"/>
   </xsl:template>
@@ -243,7 +244,11 @@
       <xsl:text>&line;</xsl:text>
       <xsl:for-each select="td | th">
         <xsl:if test="position() &gt; 1">&tab;</xsl:if>
-        <xsl:apply-templates/>
+        <xsl:variable name="cell"><xsl:apply-templates/></xsl:variable>
+        <xsl:choose>
+          <xsl:when test=".//table"><xsl:value-of select="$cell"/></xsl:when>
+          <xsl:otherwise><xsl:value-of select="translate($cell, '&line;&paragraph;&step;', '  ')"/></xsl:otherwise>  <!-- a row is a line -->
+        </xsl:choose>
       </xsl:for-each>
     </xsl:for-each>
   </xsl:template>
@@ -326,7 +331,7 @@
 
   <xsl:template match="alternatives">
     <xsl:choose>
-      <xsl:when test="m:math"><xsl:apply-templates select="m:math[1]"/></xsl:when>
+      <xsl:when test="m:math[normalize-space()]"><xsl:apply-templates select="m:math[normalize-space()][1]"/></xsl:when>
       <xsl:when test="tex-math"><xsl:apply-templates select="tex-math[1]"/></xsl:when>
       <xsl:when test="textual-form"><xsl:apply-templates select="textual-form[1]"/></xsl:when>
       <xsl:otherwise><xsl:apply-templates select="*[1]"/></xsl:otherwise>

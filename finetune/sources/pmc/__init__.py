@@ -39,13 +39,24 @@ INVENTORY = "inventory"
 
 def read(request: SourceRequest) -> Iterator[Record | Dropped]:
     """A Record or a Dropped for each article that was asked for, in the order of the list."""
+    for found, _ in unread(request):
+        yield from read_member(request, found)
+
+
+def unread(request: SourceRequest) -> Iterator[tuple[Fetched | Dropped, int]]:
+    """The XML of each article with its size, or why there is none."""
     path = request.required_path()
     if path.is_dir():
         found = legacy.articles(path, may_break_off=choice(request, "incomplete", False))
     else:
         found = fetched_articles(None if str(path) == INVENTORY else path, fetch_settings(request))
     for each in found:
-        yield each if isinstance(each, Dropped) else article_outcome(each, request)
+        yield each, len(each.content) if isinstance(each, Fetched) else 0
+
+
+def read_member(request: SourceRequest, found: Fetched | Dropped) -> Iterator[Record | Dropped]:
+    """What becomes of one article."""
+    yield found if isinstance(found, Dropped) else article_outcome(found, request)
 
 
 def article_outcome(fetched: Fetched, request: SourceRequest) -> Record | Dropped:
@@ -117,6 +128,8 @@ SOURCE = Source(
     inputs=inputs,
     attribution=ATTRIBUTION,
     url="https://pmc.ncbi.nlm.nih.gov/tools/openftlist/",
+    unread=unread,
+    read_member=read_member,
     settings=(
         *("cache", "endpoint", "bucket", "articles", "bytes", "concurrency", "licences"),
         *("captions", "tables", "corrections", "incomplete"),

@@ -2,7 +2,7 @@
 
     for each in fetched_articles(Path("ids.txt"), FetchSettings(cache=Path("cache"))):       # Fetched or Dropped
 
-    cache/900/PMC13900/PMC13900.1.json, .xml      written whole, so that a run killed anywhere goes on where it was
+    cache/900/PMC13900/PMC13900.1.json, PMC13900.1.xml, newest      written whole, so that a killed run goes on where it was
 
 An XML file in the cache with the md5 that the metadata states is never fetched again. Budgets count articles and bytes of XML in the
 order of the list, fetched now or before, so that the same list and budget give the same articles.
@@ -178,10 +178,14 @@ class Fetcher:
         return Dropped("md5 is wrong", metadata.xml_key, f"{metadata.md5} was expected, {found} found")
 
     def _newest_version(self, document_id: str) -> int | None:
-        """From the cache while its metadata is fresh, else from the bucket."""
-        fresh = [path for path in self._folder(document_id).glob(f"{document_id}.*.json") if _is_fresh(path)]
-        known = [identity[1] for path in fresh if (identity := parse_pmcid(path.stem)) and identity[1]]
-        return max(known or self.bucket.versions(document_id), default=None)
+        """From the bucket, or from what it said within the last day."""
+        path = self._folder(document_id) / "newest"
+        if _is_fresh(path) and (said := path.read_text(encoding="ascii", errors="replace")).isdecimal():
+            return int(said)
+        newest = max(self.bucket.versions(document_id), default=None)
+        if newest is not None:
+            _write(path, str(newest).encode())
+        return newest
 
     def _metadata(self, name: str, md5: str) -> bytes | None:
         path = self._path(name, ".json")

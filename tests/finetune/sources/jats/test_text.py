@@ -116,6 +116,34 @@ def test_a_list_in_a_list_stands_to_the_right_of_it() -> None:
     assert paragraph("Do:" + items(f"<p>one{inner}</p>", "<p>two</p>")) == "\n".join(["Do:", *expected])
 
 
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [
+        ("<m:math><m:mi>x</m:mi></m:math><tex-math>$x$</tex-math>", "x"),
+        ("<m:math/><tex-math>$y$</tex-math>", "y"),  # as converters leave it
+        ("<alternatives><m:math> </m:math><tex-math>$y$</tex-math></alternatives>", "y"),
+        ("<m:math/><tex-math/>", "[formula]"),
+    ],
+)
+def test_a_form_of_a_formula_that_is_empty_gives_way_to_another(formula: str, expected: str) -> None:
+    mathematics = 'xmlns:m="http://www.w3.org/1998/Math/MathML"'
+    found = paragraph(f"Let <inline-formula {mathematics}>{formula}</inline-formula> be.")
+    assert found == f"Let {expected} be."
+
+
+def test_who_speaks_has_one_colon() -> None:
+    for speaker in ("Dr. Rossi", "Dr. Rossi:", " Dr. Rossi: "):
+        assert text(f"<speech><speaker>{speaker}</speaker><p>Gout hurts.</p></speech>") == ["Dr. Rossi: Gout hurts."]
+
+
+def test_what_is_in_a_cell_stays_in_its_row() -> None:
+    cell = f"<td>{items('<p>one</p>', '<p>two</p>')}</td><td><p>three</p><p>four</p></td>"
+    content = (
+        f"<article {NAMESPACES}><front/><body><table-wrap><table><tr>{cell}</tr></table></table-wrap></body></article>"
+    )
+    assert read_articles(content.encode(), Options(tables=True))[0].text == "- one - two\tthree four"
+
+
 def test_an_empty_item_leaves_no_line_of_spaces() -> None:
     assert text(items("<p>one</p>" + items("", "<p/>", "<p>two</p>", kind="simple"))) == ["- one\n  two"]
 
@@ -219,6 +247,10 @@ def test_of_alternatives_one_is_written() -> None:
         (f"It was shown by ref. {cite('2')} too.", "It was shown too."),
         (f"Before. In [{cite('2')}], mice ran.", "Before. Mice ran."),
         (f"(By hand, as in [{cite('2')}] before.)", "(By hand, as before.)"),
+        (f"Mice ran as in [{cite('2')}].", "Mice ran."),
+        (f"As in refs. [{cite('2')}, {cite('3')}], mice ran.", "Mice ran."),
+        (f"It was done as in ref. [{cite('2')}] and again.", "It was done and again."),
+        (f"It was seen in gas of [{cite('2')}].", "It was seen in gas."),
         ("Table<xref ref-type='table-fn'>a</xref> (<xref ref-type='fig'>Fig 1</xref>)", "Table (Fig 1)"),
     ],
 )

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from finetune.data.blocks import blocks_of
 from finetune.data.records import Dropped, Malformed, Record
+from finetune.prepare import prepare
+from finetune.prepare_config import PrepareConfig
 from finetune.sources import load_source, parse
 from finetune.sources.jats.article import read_articles
 from finetune.sources.pmc.metadata import parse_metadata, parse_pmcid
@@ -83,6 +86,14 @@ def test_the_newest_version_is_taken_unless_one_is_named(bucket: BucketServer, t
     assert "Version 10." in record.content["text"]  # type: ignore[union-attr]
     [record] = outcomes(bucket, tmp_path, "PMC7.2")
     assert "Version 2." in record.content["text"]  # type: ignore[union-attr]
+
+
+def test_a_version_that_was_named_once_is_not_taken_for_the_newest(bucket: BucketServer, tmp_path: Path) -> None:
+    for version in (1, 2):
+        bucket.add(f"PMC7.{version}", article(7, f"Version {version}."))
+    for ids, version in (("PMC7.1", 1), ("PMC7", 2), ("PMC7.1", 1), ("PMC7", 2)):
+        [record] = outcomes(bucket, tmp_path, ids)
+        assert f"Version {version}." in record.content["text"]  # type: ignore[union-attr]
 
 
 CLOSED: list[tuple[dict[str, Any], str]] = [
@@ -355,6 +366,23 @@ def test_a_legacy_copy_is_read_with_its_list(tmp_path: Path) -> None:
     assert reasons(legacy_outcomes(tmp_path)) == [
         "another width", "PMC1", "retracted", "licence not told", "licence not told", "PMC5",
     ]  # fmt: skip
+
+
+def test_articles_are_read_on_any_core_with_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "pmc").mkdir()
+    for number in range(450):
+        (tmp_path / "pmc" / f"PMC{number}.xml").write_bytes(article(number, f"Gout number {number} hurts."))
+    (tmp_path / "pmc" / "oa_file_list.csv").write_text("File,Accession ID,License\nx,PMC7,CC BY-NC\nx,PMC8,CC BY\n")
+    blocks = list(blocks_of(parse(f"pmc:{tmp_path}/pmc"), 0))
+    assert [(len(block.files), block.outcomes) for block in blocks] == [(200, ()), (200, ()), (50, ())]
+    contents = []
+    for workers in (1, 2):
+        output = tmp_path / f"data{workers}"
+        prepare(PrepareConfig(source=(f"pmc:{tmp_path}/pmc",), output_dir=output, workers=workers))
+        contents.append({file.name: file.read_bytes() for file in output.iterdir()})
+    assert contents[0] == contents[1]
+    counts = json.loads(contents[0]["data_card.json"])["sources"][0]["counts"]
+    assert (counts["read"], counts["dropped"]["licence not told"]) == (450, 1)
 
 
 def test_legacy_packages_are_read_with_their_list(tmp_path: Path) -> None:
