@@ -30,7 +30,9 @@ class ConvertConfig:
     base_model: str = option(help="folder or hub id of the base model", kind="model", metavar="DIR_OR_HUB_ID")
     output_dir: Path = option(help="folder for the GGUF files", kind="output")
     adapter: Path | None = option(None, help="folder of a PEFT LoRA adapter to merge", kind="path", metavar="DIR")
-    types: tuple[str, ...] = option(("F16", "Q4_K_M"), help="file types to write, in llama.cpp's spelling")
+    types: tuple[str, ...] = option(
+        ("F16", "Q4_K_M"), help="what to write in one pass: types in llama.cpp's spelling, safetensors"
+    )
     name: str = option("medllama", help="files are called NAME-TYPE.gguf")
     with_base: bool = option(
         False,

@@ -40,13 +40,11 @@ def require_apart(config: ConvertConfig) -> None:
 
 def require_room(config: ConvertConfig, needed_bytes: int) -> None:
     """Raise ResourceError unless the disk has room for that many bytes, what a killed conversion takes of it counted as free."""
-    left = (part for path in _own_paths(config) for part in unfinished(path))
-    require_disk(config.output_dir, max(0, needed_bytes - sum(map(_bytes_on_disk, left))), "convert")
-
-
-def _bytes_on_disk(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(512 * file.stat().st_blocks for file in files)
+    left_bytes = 0
+    with contextlib.suppress(FileNotFoundError):  # of a conversion at work, of which `held` will tell
+        for left in (part for path in _own_paths(config) for part in unfinished(path)):
+            left_bytes += sum(512 * file.stat().st_blocks for file in (left, *left.rglob("*")))
+    require_disk(config.output_dir, max(0, needed_bytes - left_bytes), "convert")
 
 
 @contextlib.contextmanager

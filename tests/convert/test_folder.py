@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from convert import folder
 from convert.config import ConvertConfig
 from convert.convert import convert
 from medllama.errors import InputError, ResourceError
@@ -136,6 +137,16 @@ def test_a_full_disk_is_found_before_the_folder_is_made(
         assert not (tmp_path / "out").exists()
     run(base, tmp_path / "out", "Q2_K")
     run(base, tmp_path / "out", "F16", adapter=adapter, adapter_only=True)
+
+
+def test_what_vanishes_while_room_is_looked_for_is_no_crash(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another conversion may end just then."""
+    left = tmp_path / "m-F32.gguf.partial"
+    monkeypatch.setattr(folder, "unfinished", lambda path: [left] if path.name == "m-F32.gguf" else [])
+    run(base, tmp_path, "Q8_0")
+    assert [path.name for path in tmp_path.iterdir()] == ["m-Q8_0.gguf"]
 
 
 @pytest.mark.parametrize("linked", [False, True])
