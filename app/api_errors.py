@@ -82,7 +82,7 @@ async def no_such_part(request: Request, error: Exception) -> JSONResponse:
     """The page asks for a part that it does not have, as one does that was opened before the server was started anew."""
     if not request.url.path.startswith(ASKING_PARTS):
         raise error
-    return JSONResponse(error_body("the page has no such part: open it anew"), 404)
+    return await of_gradio(request, HTTPException(404, "the page has no such part: open it anew"))
 
 
 async def broken(request: Request, error: Exception) -> JSONResponse:  # the server writes it to the terminal

@@ -58,6 +58,8 @@ class BlindTab:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.store = Ratings(desk.config.ratings)
+        files = [*map(Path, desk.config.model), *filter(None, [desk.config.adapter_gguf])]
+        self.opened = {file: stamp(file) for file in files if desk.config.backend == "llama.cpp"}
 
     def build(self) -> None:
         """The layout, and which event calls what."""
@@ -208,11 +210,16 @@ class BlindTab:
         config, voice = self.desk.config, self.desk.engine.voices[number]
         adapter = config.adapter_gguf if number == len(config.model) else None
         file = config.model[0 if adapter else number]
-        digest = sha256_of(Path(file)) if config.backend == "llama.cpp" else getattr(voice, "digest", None)
+        digest = self.digest(Path(file)) if config.backend == "llama.cpp" else getattr(voice, "digest", None)
         return RatedAnswer(
             voice.name, file, digest, str(adapter) if adapter else None,
-            sha256_of(adapter) if adapter else None, voice.context_tokens, str(answer.stop), answer.tokens, answer.text,
+            self.digest(adapter) if adapter else None, voice.context_tokens, str(answer.stop), answer.tokens, answer.text,
         )  # fmt: skip
+
+    def digest(self, file: Path) -> str | None:
+        """The SHA-256 of a file that answers; None where another one has taken its place since it was opened."""
+        found = stamp(file)
+        return sha256_of(file) if found is not None and found == self.opened[file] else None
 
     def results(self, who: str) -> list[Any]:
         """What the ratings say, of everybody or of one rater."""
@@ -234,6 +241,15 @@ class BlindTab:
             return self.store.panel()
         except MedllamaError as error:
             raise told(error.sentence) from None
+
+
+def stamp(file: Path) -> tuple[int, ...] | None:
+    """What tells a file from another of its name; None where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def blind_html(blind: Blind, sides: Any) -> str:

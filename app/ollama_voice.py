@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import ollama
@@ -35,7 +36,8 @@ def open_ollama_voices(models: Sequence[str], host: str) -> Iterator[Voices]:
             try:
                 client.show(name)
                 digests = {it.model: it.digest for it in client.list().models}
-                voices.append(OllamaVoice(name, client, host, digests.get(name) or digests.get(f"{name}:latest")))
+                digest = digests.get(name) or digests.get(f"{name}:latest")
+                voices.append(OllamaVoice(name, client, host, digest, remote_host(name, host)))
             except ollama.ResponseError as error:
                 missing.append(no_model(name, error))
                 voices.append(MissingVoice(name, missing[-1]))
@@ -55,15 +57,22 @@ def no_model(name: str, error: ollama.ResponseError) -> MedllamaError:
     return InputError(f"the Ollama server cannot show {name}: {error.error}", hint="ollama list names its models")
 
 
+def remote_host(name: str, host: str) -> str:
+    """The other machine to which the server passes what this model is asked (a cloud model); empty where it computes itself."""
+    told = httpx.post(f"{host.rstrip('/')}/api/show", json={"model": name}, timeout=TIMEOUT).json().get("remote_host")
+    return (urlsplit(told).hostname or told) if isinstance(told, str) else ""
+
+
 class OllamaVoice:
-    """A model of the server; `digest` is that of its manifest there."""
+    """A model of the server; `digest` is that of its manifest there, `elsewhere` the machine that computes it in its stead."""
 
     missing = ""
     context_tokens = None
 
-    def __init__(self, name: str, client: ollama.Client, host: str, digest: str | None) -> None:
+    def __init__(self, name: str, client: ollama.Client, host: str, digest: str | None, elsewhere: str) -> None:
         self.name = name
         self.digest = digest
+        self.elsewhere = elsewhere
         self._client = client
         self._host = host.rstrip("/")
 

@@ -5,14 +5,14 @@ window.medllama = {
     link.href = URL.createObjectURL(new Blob([text], { type: 'text/plain;charset=utf-8' }));
     link.download = name;
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);  // not every browser has begun to read it by now
   },
 
   // The text of a file, what was there before if none is chosen, or null for what is no text or too large (app/batch.py). The file
   // goes nowhere but into the box.
   choose(before) {
     return new Promise((resolve) => {
-      const input = Object.assign(document.createElement('input'), { type: 'file', accept: '.txt,.jsonl,.csv,text/plain' });
+      const input = Object.assign(document.createElement('input'), { type: 'file', accept: '.txt,.jsonl,text/plain' });
       input.onchange = async () => {
         const file = input.files[0];
         if (file.size > 400_000) return resolve(null);

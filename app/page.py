@@ -35,8 +35,10 @@ class Page:
     def blocks(self) -> gradio.Blocks:
         """The layout."""
         config = self.desk.config
+        machines = [config.elsewhere, *(getattr(voice, "elsewhere", "") for voice in self.desk.engine.voices)]
+        elsewhere = " and ".join(dict.fromkeys(filter(None, machines)))
         with gradio.Blocks(title=render.TITLE, analytics_enabled=False) as blocks:
-            gradio.HTML(render.heading(self.desk.speakers, self.notes, elsewhere=config.elsewhere))
+            gradio.HTML(render.heading(self.desk.speakers, self.notes, elsewhere=elsewhere))
             tabs = gradio.Tabs()
             with gradio.Accordion("Settings, the same for every model", open=False):
                 self.settings()

@@ -11,7 +11,8 @@ from typing import Any
 
 from tests.loopback import LoopbackHandler, serving
 
-MODELS = ("base", "tuned")
+MODELS = ("base", "tuned", "far")
+FAR = "https://models.example:443"  # who computes the last of them
 
 
 class OllamaServer:
@@ -38,7 +39,8 @@ class Handler(LoopbackHandler):
         if body["model"] not in MODELS:
             self.tell(404, {"error": f"model '{body['model']}' not found"})
         elif self.path == "/api/show":
-            self.tell(200, {"template": "", "details": {}, "model_info": {}})
+            remote = {"remote_host": FAR} if body["model"] == "far" else {}
+            self.tell(200, {"template": "", "details": {}, "model_info": {}} | remote)
         elif body.get("_debug_render_only") and "old" not in body["messages"][-1]["content"]:
             rendered = "".join(f"<{it['role']}>{it['content']}" for it in body["messages"])
             self.tell(200, {"model": body["model"], "_debug_info": {"rendered_template": rendered}})

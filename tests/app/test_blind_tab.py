@@ -82,6 +82,12 @@ def test_an_answer_is_stored_with_the_digests_of_its_files(tmp_path: Path) -> No
     assert (plain.file, plain.sha256, plain.adapter, plain.adapter_sha256) == (str(base), digest[base], None, None)
     assert (adapted.file, adapted.sha256) == (str(base), digest[base])
     assert (adapted.adapter, adapted.adapter_sha256) == (str(adapter), digest[adapter])
+    other = tmp_path / "other"
+    other.write_text("base")
+    other.replace(base)
+    adapter.unlink()
+    late = tab.rated(1, Answer("text", tokens=2, stop="end"))
+    assert (late.sha256, late.adapter_sha256) == (None, None), "the answer is of the files that were there before"
     served = Counting("base", 1)
     served.digest = "abc"  # type: ignore[attr-defined]
     on_a_server = tab_of(tmp_path, served, Counting("tuned", 1), backend="ollama").rated(0, Answer("text", stop="end"))

@@ -120,6 +120,15 @@ def test_a_model_is_known_by_the_servers_digest_of_it(voices: Voices) -> None:
     assert [voice.digest for voice in voices if isinstance(voice, OllamaVoice)] == ["base" * 16, "tuned" * 16]
 
 
+def test_a_model_that_is_computed_elsewhere_is_not_called_offline(server: OllamaServer) -> None:
+    given = ("--backend", "ollama", "--ollama-host", server.url, "--model", "base", "--model")
+    for model, said in (("tuned", "It runs offline"), ("far", "Questions go to models.example")):
+        with served(*given, model) as app:
+            page = httpx.get(f"{app.url}config", timeout=30).text
+            assert [it in page for it in ("It runs offline", "Questions go to models.example")].count(True) == 1
+            assert said in page
+
+
 def test_the_app_serves_the_models_of_an_ollama_server(server: OllamaServer) -> None:
     given = ("--backend", "ollama", "--ollama-host", server.url, "--model", "base", "--model", "tuned")
     with served(*given) as app:

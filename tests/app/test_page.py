@@ -344,6 +344,21 @@ def test_a_setting_that_is_refused_is_told_and_the_next_question_is_answered(bro
     page.context.close()
 
 
+def test_a_page_of_an_earlier_server_is_told_to_be_opened_anew(browser: Any, server: Server) -> None:
+    page = Watched(browser, server.url).page
+
+    def look_for_a_part_that_was(route: Any) -> None:
+        route.continue_(post_data=route.request.post_data_json | {"fn_index": 9999})
+
+    page.route("**/gradio_api/queue/join*", look_for_a_part_that_was)
+    page.get_by_label("Your question").fill(EXAMPLE)
+    page.keyboard.press("Enter")
+    page.get_by_text("the page has no such part: open it anew").wait_for()
+    assert page.get_by_label("Your question").input_value() == EXAMPLE
+    assert "Traceback" not in server.log.read_text()
+    page.context.close()
+
+
 def test_an_empty_question_is_not_asked(page: Any) -> None:
     page.get_by_role("button", name="Ask").click()
     page.get_by_text("Type a question first.").wait_for()

@@ -211,6 +211,9 @@ def test_a_file_that_is_no_list_is_not_opened(page: Any, tmp_path: Path, data: b
     page.locator("#questions textarea").fill("What was here before?")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Open a file").click()
+    assert ".csv" not in (chooser.value.element.get_attribute("accept") or ""), (
+        "its head and quotes would be asked, too"
+    )
     chooser.value.set_files(tmp_path / "questions.txt")
     page.get_by_text("The file is no text in UTF-8, or larger than 400,000 bytes.").wait_for()
     assert page.locator("#questions textarea").input_value() == "What was here before?"
