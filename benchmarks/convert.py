@@ -38,6 +38,7 @@ from convert.config import UNQUANTIZED, ConvertConfig
 from convert.output import plan_outputs
 from convert.source import read_source
 from convert.stream import write_tensors
+from medllama.cores import usable_cores
 from medllama.llamacpp.quantizer import quantize_rows
 
 TYPES = ("F16", "Q4_K_M", "Q4_K_M,Q5_K_M,Q8_0")
@@ -109,9 +110,7 @@ def convert_timed(report: str, *arguments: str) -> None:
     convert.convert.write_tensors = timed(write_tensors, "passing")
     run_medllama(*arguments)
     quantizing = sum(took["quantizing"])
-    Path(report).write_text(
-        json.dumps(sum(took["passing"]) * (os.cpu_count() or 1) / quantizing if quantizing else None)
-    )
+    Path(report).write_text(json.dumps(sum(took["passing"]) * (usable_cores()) / quantizing if quantizing else None))
 
 
 def start(base: str, adapter: str) -> None:
@@ -151,7 +150,7 @@ def _quantize_all(matrices: list[tuple[str, tuple[int, ...]]]) -> None:
             for first in range(0, rows, height):
                 yield values[columns][: rows - first], type_name
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for _ in pool.map(lambda slab: quantize_rows(*slab), slabs()):
             pass
 

@@ -7,7 +7,6 @@ is in memory but the slabs at work, and nothing is written but the files.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Protocol
@@ -19,6 +18,7 @@ from convert.slab import Slab
 from convert.source import Source
 from convert.tensors import Target, is_rotated
 from medllama import progress
+from medllama.cores import usable_cores
 
 # 4 MB in float32: with half of that, opening files and reading the adapter anew for each slab costs 1% of a quantized file.
 SLAB_VALUES = 1 << 20
@@ -44,7 +44,6 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
     """
     # glibc gives freed blocks back to the system, which faults them in again page by page, unless a larger one was freed before.
     numpy.empty(LARGEST_KEPT_BYTES, numpy.uint8)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shown = ", ".join(output.file_type for output in outputs)
 
     def write(target: Target, rows: slice) -> None:
@@ -53,7 +52,7 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
             output.write(slab)
 
     # Each thread multiplies its own slab: a multiplication over all cores would wait for the other threads.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         try:
             at_work = {pool.submit(source.require_trained_base): "the base's digests"}
             at_work |= {pool.submit(write, target, rows): target.name for target, rows in _slabs(source)}

@@ -164,7 +164,7 @@ def round_to(values: Array, file_type: str, name: str) -> Array:
         if count_not_finite(rounded, "F16"):
             raise UnsupportedError(
                 f"{name} holds {float(numpy.abs(values).max()):.6g}, and float16 ends at 65504",
-                hint="use BF16: --types BF16,...",
+                hint="ask for a 16-bit file that holds it: --types BF16",
             )
         return rounded
     bits = numpy.ascontiguousarray(values).view(numpy.uint32)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from eval.scoring import BATCH_TOKENS, SEQUENCES, STEP_TOKENS, FloatArray, answe
 from eval.tasks import Passage, Question, Task
 from medllama import __version__, progress
 from medllama.config import input_paths
+from medllama.cores import usable_cores
 from medllama.errors import InputError
 from medllama.files import read_json, sha256_file, write_json, write_text
 from medllama.gguf_metadata import GgufMetadata, read_gguf_metadata
@@ -45,7 +45,7 @@ def evaluate(config: EvalConfig) -> StageResult:
     rated = panel(config.panel, config.seed) if config.panel else None
     tasks = read_tasks(config) if config.gguf else []
     require_other_files(config, tasks)
-    ledgers = Ledgers(config.output, {"threads": config.threads or os.cpu_count(), "versions": _versions()})
+    ledgers = Ledgers(config.output, {"threads": config.threads or usable_cores(), "versions": _versions()})
     report = _measure(config, config.gguf, tasks, bounds, ledgers) if config.gguf else {"tasks": []}
     for result in [*report["tasks"], report.get("generation") or {"warnings": []}]:
         for warning in result["warnings"]:

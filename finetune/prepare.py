@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -42,6 +41,7 @@ from finetune.prepare_config import PrepareConfig
 from finetune.sources import SourceRequest, load_source, parse
 from medllama import progress
 from medllama.config import as_json
+from medllama.cores import usable_cores
 from medllama.errors import InputError
 from medllama.files import PARTIAL_SUFFIX, atomic_directory, read_json, require_disk, write_json, write_text
 from medllama.rundir import code_sha256
@@ -158,9 +158,9 @@ def _work_folder(config: PrepareConfig, measured: EvaluationSets, tallies: list[
 
 def _workers_for(requests: list[SourceRequest], files: list[Path]) -> int:
     if any(load_source(each.kind).unread and not each.required_path().is_dir() for each in requests):
-        return os.cpu_count() or 1  # what is fetched is of any size
+        return usable_cores()  # what is fetched is of any size
     size = sum(file.stat().st_size for file in files)
-    return max(1, min(os.cpu_count() or 1, int(size / INPUT_BYTES_PER_WORKER)))
+    return max(1, min(usable_cores(), int(size / INPUT_BYTES_PER_WORKER)))
 
 
 def _needed_bytes(files: list[Path]) -> int:

@@ -6,7 +6,6 @@ Nothing is changed and nothing is sent. A finding is "ok", "note" (works, but sl
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medllama.cores import usable_cores
 from medllama.rundir import RECORDED_PACKAGES
 
 OLLAMA_URL = "http://127.0.0.1:11434"
@@ -76,7 +76,7 @@ def _cpu() -> Finding:
         line = next((line for line in path.read_text().splitlines() if line.startswith("flags")), "")
         flags = set(line.partition(":")[2].split())
     missing = [name for name in WANTED_CPU_FEATURES if flags and name not in flags]
-    found = f"{os.cpu_count()} cores" + (
+    found = f"{usable_cores()} cores" + (
         f", {', '.join(name for name in WANTED_CPU_FEATURES if name in flags)}" if flags else ""
     )
     if missing:

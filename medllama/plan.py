@@ -12,7 +12,6 @@ is said to be unknown.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy
 
 from medllama.config import source_path
+from medllama.cores import usable_cores
 from medllama.files import expand
 from medllama.gpus import REACHED_SHARE, Gpu, find_gpu
 from medllama.pipeline import configure_all, refuse
@@ -140,7 +140,7 @@ def _needs(
     files: dict[str, int],
 ) -> dict[str, Needs]:  # fmt: skip
     """The needs of each stage on this CPU."""
-    train, cores = configs["train"], os.cpu_count() or 1
+    train, cores = configs["train"], usable_cores()
     batch_tokens = train.batch_size * min(train.max_length, 64 if work is None else _tokens_of_a_record(work, train))
     rate = operations_per_second(batch_tokens, shape)
     vocabulary, hidden = shape["vocab_size"], shape["hidden_size"]
@@ -225,7 +225,7 @@ def _print(figures: dict[str, Any]) -> None:
         f"plan of {figures['recipe']}: {figures['base_model']} ({where}), {figures['parameters'] / 1e6:,.1f} M parameters, "
         f"LoRA {figures['lora_parameters'] / 1e6:,.2f} M, "
         + ("training tokens unknown until the data is here" if tokens is None else f"{tokens:,} training tokens"),
-        f"{'stage':<9}{f'time on {os.cpu_count()} cores':>16}{'memory':>10}{'disk':>10}",
+        f"{'stage':<9}{f'time on {usable_cores()} cores':>16}{'memory':>10}{'disk':>10}",
     ]
     for name, needs in figures["stages"].items():
         cells = [_seconds(needs["seconds"]), _bytes(needs["memory_bytes"]), _bytes(needs["disk_bytes"])]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from medllama.cores import usable_cores
 from medllama.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Computed:
         return _kept(self)[rows]
 
 
-@functools.lru_cache(os.cpu_count())  # rows are asked for in pieces, by so many threads
+@functools.lru_cache(usable_cores())  # rows are asked for in pieces, by so many threads
 def _kept(tensor: Computed) -> torch.Tensor:
     return tensor.values()
 

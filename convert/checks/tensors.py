@@ -9,7 +9,6 @@ than twice, which is how one wrong row of 32,000 shows.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from convert.checks.importance import NAME, importance_of
 from convert.checks.likely_cause import likely_cause
 from convert.checks.reference import Weights
 from medllama import progress
+from medllama.cores import usable_cores
 from medllama.llamacpp.quantizer import quantize_rows
 
 CHUNK_VALUES = 1 << 22
@@ -105,7 +105,7 @@ def _tallies(
     """The comparison of each tensor, in order; NumPy and ggml compute without Python's lock, so all cores take part."""
     tensors = [header.tensors[name] for name in names]
     runs = [row_runs(tensor.shape, sample, rng) for tensor in tensors]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         yield from pool.map(functools.partial(compare, header, weights, importance), tensors, runs)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import ctypes
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, Self
 import numpy
 import numpy.typing
 
+from medllama.cores import usable_cores
 from medllama.errors import InputError, MedllamaError, ResourceError
 
 Logits = numpy.typing.NDArray[numpy.float32]
@@ -113,7 +113,7 @@ class Model(_Owner):
 
     def __init__(self, path: Path, *, vocab_only: bool = False, threads: int | None = None) -> None:
         self.path = path
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or usable_cores()
         self._adapters: list[Any] = []
         if not path.is_file():
             raise InputError(f"{path} does not exist", hint="medllama convert makes GGUF files")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy
 import numpy.typing
 
+from medllama.cores import usable_cores
 from medllama.errors import UnsupportedError
 from medllama.llamacpp import LlamaCppError, Logits, captured_log, forget_log, library, reason
 
@@ -46,7 +46,7 @@ def quantize(
     """
     parameters = library().llama_model_quantize_default_params()
     parameters.ftype = file_type
-    parameters.nthread = threads or os.cpu_count() or 1
+    parameters.nthread = threads or usable_cores()
     kept = _give_importance(parameters, importance) if importance else None  # noqa: F841  C reads it until the end
     try:
         _quantize(source, target, parameters)
