@@ -188,7 +188,7 @@ def _unless_denied(decided: LicenceDecision, found: list[Any], metadata: Any) ->
             if denied := next(_denials(stated, published), ""):
                 return undecided(f"{decided.evidence}; but {denied}")
     for each in metadata.iterfind(".//custom-meta"):
-        name, value = each.findtext("meta-name", "").strip(), " ".join("".join(each.itertext("meta-value")).split())
+        name, value = each.findtext("meta-name", "").strip(), " ".join(map(flattened, each.iterfind("meta-value")))
         if ABOUT_A_LICENCE.search(name) and value:
             told = from_url(value) or from_code(value)
             if not told.is_open:

@@ -437,6 +437,8 @@ def custom(name: str, value: str, holder: str = "custom-meta-group") -> str:
         (custom("pmc-license-ref", "TDM"), False),
         (custom("license", "http://creativecommons.org/licenses/by-nc/4.0/"), False),
         (custom("license", "publisher-specific"), False),
+        (custom("license", f'<ext-link xlink:href="{BY.replace("by", "by-nc")}">terms</ext-link>'), False),
+        (custom("license", f'<ext-link xlink:href="{BY}">{BY}</ext-link>'), True),
         (custom("licence", BY), True),
         (custom("license", ""), True),
         (custom("cover-date", "2024"), True),
