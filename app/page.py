@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import gradio
 
 from app import render
@@ -79,3 +82,18 @@ class Page:
             max_tokens = gradio.Number(config.max_tokens, label="Most tokens of an answer", precision=0, minimum=1)
             seed = gradio.Number(config.seed, label="Seed", precision=0, minimum=0, maximum=MOST_SEED, elem_id="seed")
         self.desk.settings = [system, temperature, top_p, max_tokens, seed]
+        for setting in self.desk.settings:
+            setting.preprocess = told_alone(setting.preprocess)
+
+
+def told_alone(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A field's own reading of what a person gave, whose refusal is no traceback on the terminal."""
+
+    def reading(given: Any) -> Any:
+        try:
+            return read(given)
+        except gradio.Error as error:
+            error.print_exception = False
+            raise
+
+    return reading

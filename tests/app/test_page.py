@@ -341,6 +341,7 @@ def test_a_setting_that_is_refused_is_told_and_the_next_question_is_answered(bro
     for seed in ("7", ""):
         page.get_by_label("Seed").fill(seed)
         ask(page, f"What is gout {seed}?")
+    assert "Traceback" not in server.log.read_text(), "it is the person's to mend, and none of the server's"
     page.context.close()
 
 
