@@ -27,8 +27,9 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.data.blocks import Corpus, Settings, described_problems, gather, read_blocks, refuse_if_bad
+from finetune.data.blocks import Settings, described_problems, read_blocks, refuse_if_bad
 from finetune.data.chunking import tokenizer_folder
+from finetune.data.corpus import Corpus, gather
 from finetune.data.data_card import Tally, data_card, inputs_sha256, notice, readme, token_statistics
 from finetune.data.evaluation_sets import EvaluationSets
 from finetune.data.figure import figure

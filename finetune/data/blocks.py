@@ -5,7 +5,7 @@
     .jsonl   the final lines of the block's documents, cut to the model's length
     .npz     features: (documents,) FEATURES, where each lies and what decides about it; signatures: (signed, 128) uint32;
              tokens: (lines,) uint32
-    .json    the counts, written last: a block that has it is done, and is not made again after a kill
+    .json    the counts and a digest of what was read, written last: a block that has it is not made again after a kill
 
 A block is a thousand documents or a few files, and depends on nothing but them: any number of processes, in any
 order, makes the same bytes. In memory are the blocks at work, never a source. A source of which too much is bad stops the run
@@ -256,7 +256,7 @@ def make_block(block: Block, settings: Settings, folder: Path) -> None:
         texts.append("\n".join(texts_of(record.content)) if _is_compared(record, settings) else "")
         lines += written
     table = numpy.array(features, dtype=FEATURES)
-    signed, table["is_signed"] = signatures(texts) if settings.has_signatures else (_unsigned(), False)
+    signed, table["is_signed"] = signatures(texts) if settings.has_signatures else (unsigned(), False)
     _write(block.path(folder, "jsonl"), bytes(lines))
     partial = block.path(folder, "npz.partial.npz")
     numpy.savez(partial, features=table, signatures=signed, tokens=numpy.array(tokens, dtype=numpy.uint32))
@@ -333,7 +333,7 @@ def _question(content: dict[str, Any]) -> str:
     return "\n".join(turn["content"] for turn in content.get("messages", ()) if turn["role"] == "user")
 
 
-def _unsigned() -> numpy.ndarray:
+def unsigned() -> numpy.ndarray:
     return numpy.empty((0, SLOTS), dtype=numpy.uint32)
 
 
@@ -343,61 +343,7 @@ def _write(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-# ---------------------------------------------------------------------------------------------------- reading them
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """All blocks: what decides about every document, and where its lines and its signature lie."""
-
-    folder: Path
-    features: (
-        numpy.ndarray
-    )  # (documents,) FEATURES; `block` counts over all sources, `licence` is an index of `licences`
-    tokens: numpy.ndarray  # (lines,) uint32
-    signatures: numpy.ndarray  # (signed documents, 128) uint32, mapped from a file
-    licences: list[str]
-    block_paths: list[Path]
-    counts: list[list[Path]]  # of each source the `.json` of its blocks
-
-    def counts_of(self, source: int) -> Iterator[Counts]:
-        for path in self.counts[source]:
-            yield read_counts(path)
-
-
 def read_counts(path: Path) -> Counts:
     value = read_json(path)
     counters = {name: Counter(value[name]) for name in ("dropped", "cleaned", "identifiers")}
     return Counts(**(value | counters))
-
-
-def gather(paths: list[Path], sources: int, folder: Path) -> Corpus:
-    """The features of all blocks in one table, their signatures in one file."""
-    tables, tokens, licences = [], [], list[str]()
-    counts: list[list[Path]] = [[] for _ in range(sources)]
-    signed = 0
-    with (folder / "signatures.bin").open("wb") as file:
-        for number, path in enumerate(paths):
-            with numpy.load(path.with_suffix(".npz")) as arrays:
-                table = arrays["features"]
-                tokens.append(arrays["tokens"])
-                signed += len(arrays["signatures"])
-                file.write(arrays["signatures"].tobytes())
-            licences_of_block = read_counts(path).licences
-            licences += [name for name in licences_of_block if name not in licences]
-            index = numpy.array([licences.index(name) for name in licences_of_block] or [0], dtype="u2")
-            table["licence"], table["block"] = index[table["licence"]], number
-            counts[int(path.stem.partition("-")[0])].append(path)
-            tables.append(table)
-    mapped = _unsigned()  # an empty file cannot be mapped
-    if signed:
-        mapped = numpy.memmap(folder / "signatures.bin", dtype=numpy.uint32, mode="r", shape=(signed, SLOTS))
-    return Corpus(
-        folder,
-        numpy.concatenate([numpy.empty(0, dtype=FEATURES), *tables]),
-        numpy.concatenate([numpy.empty(0, dtype=numpy.uint32), *tokens]),
-        mapped,
-        licences,
-        [path.with_suffix(".jsonl") for path in paths],
-        counts,
-    )

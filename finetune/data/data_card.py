@@ -16,7 +16,8 @@ from typing import Any, get_args
 
 import numpy
 
-from finetune.data.blocks import SHOWN_PROBLEMS, Corpus, Counts
+from finetune.data.blocks import SHOWN_PROBLEMS, Counts
+from finetune.data.corpus import Corpus
 from finetune.data.licences import may_be_published
 from finetune.data.records import Split
 from finetune.data.splitting import SPLIT_CODES

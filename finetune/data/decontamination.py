@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from finetune.data.blocks import Corpus
 from finetune.data.cleaning import texts_of
+from finetune.data.corpus import Corpus
 from finetune.data.words import runs, word_hashes, words_of
 from finetune.data.workers import run_all
 from medllama import progress

@@ -18,7 +18,8 @@ from typing import Any
 import numpy
 
 from finetune.data import near_duplicates
-from finetune.data.blocks import FEATURES, Corpus
+from finetune.data.blocks import FEATURES
+from finetune.data.corpus import Corpus
 from finetune.data.data_card import Tally
 from finetune.data.decontamination import EvaluationIndex, Item, find_overlaps, item_of
 from finetune.data.evaluation_sets import EvaluationSets

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy
 
-from finetune.data.blocks import Corpus
+from finetune.data.corpus import Corpus
 from finetune.data.records import LETTERS
 from medllama import progress
 

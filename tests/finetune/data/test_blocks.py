@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from finetune.data import blocks
-from finetune.data.blocks import Settings, gather, read_blocks
+from finetune.data.blocks import Settings, read_blocks
+from finetune.data.corpus import gather
 from finetune.sources import parse
 
 SETTINGS = Settings(0, 0.1, 0.1, (), (), False, None, 1024, True)
