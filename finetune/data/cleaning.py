@@ -40,8 +40,9 @@ KOREAN_ENDINGS = [chr(code) for code in range(0x1160, 0x1200)]
 LONGEST_BOILERPLATE = 1500
 OPENINGS = r"""
     open\ in\ a\ (?:separate|new)\ window(?!\ of\b) | click\ here\ for\ additional\ data\ file
-    | (?:the\ )?(?:online|electronic)\ version\ (?:of\ this\ article\ )?contains\ supplementary\ material
-    | supplementary\ (?:information|material|data)\ (?:is|are)\ available\ (?:at|online|for\ this)
+    | (?:(?:the\ )?(?:online|electronic)\ version\ (?:of\ this\ article\ )?contains\ supplementary\ material
+      | supplementary\ (?:information|material|data)\ (?:is|are)\ available\ (?:at|online|for\ this))
+      (?:[^.\n]|\.(?=\S)){0,300}\.?\ *$  # a sentence alone
     | publisher['’]s\ notes?:?\ *$
     | all\ claims\ expressed\ in\ this\ article\ are\ solely\ those\ of\ the\ authors
     | (?:\W{0,9}\(?(?:c|copyright|©)\)?\W.{0,160}?)?

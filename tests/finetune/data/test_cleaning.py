@@ -88,6 +88,7 @@ BOILERPLATE = [
     "Click here for additional data file.",
     "Publisher's Note:",
     "Reprints and permissions information",
+    "Supplementary data are available at Brain online.",
 ]
 MEDICINE = [
     "This article reports a patient with gout.",
@@ -98,6 +99,7 @@ MEDICINE = [
     "(c) Open access endoscopy was used by 40% of the practices.",
     "Open in a new window of opportunity, treatment begins within days.",
     "Swelling remains neutral with regard to posture.",
+    "Supplementary data are available at example.org. Of the cohort, 40 patients had gout.",
     "Patients were licensed drivers. The drug was distributed under the supervision of a nurse.",
 ]
 
