@@ -23,9 +23,7 @@ class Corpus:
     """All blocks: what decides about every document, and where its lines and its signature lie."""
 
     folder: Path
-    features: (
-        numpy.ndarray
-    )  # (documents,) FEATURES; `block` counts over all sources, `licence` is an index of `licences`
+    features: numpy.ndarray  # (documents,) FEATURES; `block` counts over all sources, `licence` into `licences`
     tokens: numpy.ndarray  # (lines,) uint32
     signatures: numpy.ndarray  # (signed documents, 128) uint32, mapped from a file
     licences: list[str]
