@@ -25,7 +25,7 @@ from app.ratings import RatedAnswer, Rating, Ratings
 from app.render import Speaker, Turn
 from medllama import __version__
 from medllama.errors import MedllamaError
-from medllama.files import sha256_file
+from medllama.files import file_state, has_state, sha256_file
 
 SCALES = ("relevance", "accuracy", "coherence")
 CHOICES = [("A is better", "a"), ("B is better", "b"), ("Tie", "tie"), ("Both are bad", "both_bad")]
@@ -59,7 +59,8 @@ class BlindTab:
         self.desk = desk
         self.store = Ratings(desk.config.ratings)
         files = [*map(Path, desk.config.model), *filter(None, [desk.config.adapter_gguf])]
-        self.opened = {file: stamp(file) for file in files if desk.config.backend == "llama.cpp"}
+        is_ours = desk.config.backend == "llama.cpp"
+        self.opened = {file: file_state(file) for file in files if is_ours and file.is_file()}
 
     def build(self) -> None:
         """The layout, and which event calls what."""
@@ -218,8 +219,7 @@ class BlindTab:
 
     def digest(self, file: Path) -> str | None:
         """The SHA-256 of a file that answers; None where another one has taken its place since it was opened."""
-        found = stamp(file)
-        return sha256_of(file) if found is not None and found == self.opened[file] else None
+        return sha256_of(file) if has_state(file, self.opened.get(file)) else None
 
     def results(self, who: str) -> list[Any]:
         """What the ratings say, of everybody or of one rater."""
@@ -241,15 +241,6 @@ class BlindTab:
             return self.store.panel()
         except MedllamaError as error:
             raise told(error.sentence) from None
-
-
-def stamp(file: Path) -> tuple[int, ...] | None:
-    """What tells a file from another of its name; None where there is none."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def blind_html(blind: Blind, sides: Any) -> str:

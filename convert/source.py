@@ -28,7 +28,7 @@ from medllama import progress
 from medllama.chat import Chat, choose_template
 from medllama.checkpoint import find_base, read_config, require_llama, safetensors_files
 from medllama.errors import InputError
-from medllama.files import file_state, read_json, sha256_file
+from medllama.files import file_state, has_state, read_json, sha256_file
 from medllama.template_guard import guarded
 from medllama.tokenizer import Tokenizer
 from medllama.vocabulary import Vocabulary, load_vocabulary
@@ -99,7 +99,7 @@ class Source:
     def require_unchanged(self) -> None:
         """Raise InputError where a file of weights was written to since: what was read is of two models."""
         for path, state in self.weight_files.items():
-            if not path.is_file() or file_state(path) != state:
+            if not has_state(path, state):
                 raise changed(path)
 
 
@@ -163,11 +163,7 @@ def _trained_on(adapter: Path, base: Path) -> dict[Path, str]:
         return {}
     recorded = read_json(path).get("base") or {}
     digests, states = recorded.get("files") or {}, recorded.get("states") or {}
-    return {base / name: digest for name, digest in digests.items() if not _is_in_state(base / name, states.get(name))}
-
-
-def _is_in_state(path: Path, state: dict[str, int] | None) -> bool:
-    return path.is_file() and file_state(path) == state
+    return {base / name: digest for name, digest in digests.items() if not has_state(base / name, states.get(name))}
 
 
 def _end_ids(base: Path, config: dict[str, Any], rows: int, chat: Chat | None) -> list[int]:

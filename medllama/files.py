@@ -209,6 +209,11 @@ def file_state(path: Path) -> dict[str, int]:
     return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
+def has_state(path: Path, state: object) -> bool:
+    """Whether the file is there, and as `file_state` said."""
+    return path.is_file() and file_state(path) == state
+
+
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

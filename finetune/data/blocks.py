@@ -160,10 +160,8 @@ def _is_made(block: Block, folder: Path) -> bool:
     path = block.path(folder, "json")
     if not path.exists() or read_counts(path).holds == block.holds:
         return path.exists()
-    for found in (
-        path,
-        *folder.glob("*.overlap"),
-    ):  # a test item that is gone or new concerns the findings in every block
+    # A test item that is gone or new concerns the findings in every block.
+    for found in (path, *folder.glob("*.overlap")):
         found.unlink()
     return False
 

@@ -64,9 +64,8 @@ POINTING = re.compile(
     r"(?:(?:in|by|from|of|see|see also) )?(?:in|by|from|of|see|also|cf\.?|refs?\.?|references?)\s*$",
     re.IGNORECASE,
 )
-DANGLING_AS = re.compile(
-    r"(?<!\w)as$", re.IGNORECASE
-)  # "as in [3]," and "as in [3] and": what the word compared with is gone
+# "as in [3]," and "as in [3] and": what the word compared with is gone.
+DANGLING_AS = re.compile(r"(?<!\w)as$", re.IGNORECASE)
 ENDS_A_THOUGHT = re.compile(r"\s*(?:[.,;:)\]]|(?:and|or)\b|$)")
 YEAR = re.compile(r"[\s,]*[\[(]?\s*\b(?:1[89]|20)\d\d[a-z]?\s*[\])]?\s*$")
 
