@@ -16,7 +16,7 @@ from convert.importance import Weights
 from convert.source import Source
 from convert.tensors import Target, to_llama_cpp_layout
 from convert.weights import round_to, to_float32
-from medllama.llamacpp.quantizer import quantize_rows
+from medllama.llamacpp.vectorized import quantize_rows
 
 Array = numpy.typing.NDArray[Any]
 

@@ -36,7 +36,7 @@ class Finding:
 
 def doctor() -> dict[str, Any]:
     """Look at everything, print a table on stderr, return the findings."""
-    findings = [_python(), *_packages(), _compiler(), _cpu(), _memory(), _gpu(), _ollama(), _disk()]
+    findings = [_python(), *_packages(), _compiler(), _cpu(), _quantizers(), _memory(), _gpu(), _ollama(), _disk()]
     for finding in findings:
         print(f"{finding.state:<8} {finding.what:<18} {finding.found}", file=sys.stderr)
         if finding.advice:
@@ -83,6 +83,22 @@ def _cpu() -> Finding:
         lost = ", ".join(f"{name} ({WANTED_CPU_FEATURES[name]})" for name in missing)
         return Finding("CPU", "note", found, f"without {lost} everything works, more slowly")
     return Finding("CPU", "ok", found)
+
+
+def _quantizers() -> Finding:
+    if not _is_installed("llama-cpp-python"):
+        return Finding("quantizers", "missing", "llama-cpp-python is not installed", "make setup")
+    from medllama.llamacpp.vectorized import TYPES, proven_chunk
+
+    if fast := [name for name in TYPES if proven_chunk(name)]:
+        return Finding("quantizers", "ok", f"{', '.join(fast)} in vectors, bytes as llama.cpp's")
+    return Finding(
+        "quantizers",
+        "note",
+        "llama.cpp's own",
+        "conversion takes several times as long; for vectors: a processor with AVX2, Linux, a C compiler, then "
+        "python setup.py build_ext --inplace",
+    )
 
 
 def _memory() -> Finding:

@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from medllama.cores import usable_cores
 from medllama.errors import UnsupportedError
 from medllama.llamacpp import LlamaCppError, Logits, captured_log, forget_log, library, reason
 
+# Addresses of the values and of the blocks, rows, columns, the address of the columns' weights.
+QuantizeChunk = Callable[[int, int, int, int, int | None], object]
 COMPUTED_IN_ONLY = ("Q8_1", "Q8_K")  # what ggml turns activations into
 # llama.cpp's dry run tells each tensor's type in its log and nowhere else.
 TOLD_TYPE = re.compile(
@@ -109,11 +111,16 @@ def type_numbers() -> dict[str, int]:
 
 
 def quantize_rows(
-    values: Logits, type_name: str, importance: numpy.typing.ArrayLike | None = None
+    values: Logits,
+    type_name: str,
+    importance: numpy.typing.ArrayLike | None = None,
+    *,
+    chunk: QuantizeChunk | None = None,
 ) -> numpy.typing.NDArray[numpy.uint8]:
     """`values` (rows, columns) float32 in ggml's block format `type_name` ("Q4_K"): (rows, bytes per row) uint8.
 
-    The same bytes as `llama_model_quantize`; `importance` (columns,) weights the columns. The library releases the GIL.
+    The same bytes as `llama_model_quantize`; `importance` (columns,) weights the columns. `chunk` does the work in place of
+    ggml's own `ggml_quantize_chunk` (vectorized.py). The library releases the GIL.
     Raises UnsupportedError for what would end the process inside ggml: a format that it only computes in, rows that do
     not divide into blocks, or no importance where the format needs it; LlamaCppError where a block's scale overflows.
     """
@@ -132,9 +139,12 @@ def quantize_rows(
         raise UnsupportedError(f"{type_name} needs an importance matrix")
     out = numpy.empty((rows, base.ggml_row_size(number, columns)), dtype=numpy.uint8)
     weights = None if importance is None else importance.ctypes.data
-    written = base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
-    if written != out.nbytes:
-        raise LlamaCppError(f"ggml wrote {written} bytes of {type_name} where {out.nbytes} were expected")
+    if chunk is not None:
+        chunk(values.ctypes.data, out.ctypes.data, rows, columns, weights)
+    elif (
+        n := base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
+    ) != out.nbytes:
+        raise LlamaCppError(f"ggml wrote {n} bytes of {type_name} where {out.nbytes} were expected")
     if not base.ggml_validate_row_data(number, out.ctypes.data, out.nbytes):
         raise LlamaCppError(
             f"values as large as {float(numpy.abs(values).max()):.6g} overflow in {type_name}", hint="use another type"

@@ -1,0 +1,24 @@
+"""The one part that is compiled: llama.cpp's quantizers in vectors (medllama/llamacpp/vectorized.c), for two widths of them.
+
+    python setup.py build_ext --inplace       # compile again after a change; `make setup` does it, too
+
+Where it does not compile, for want of a compiler or of such a processor, installing goes on, and llama.cpp's own quantizers
+are used.
+"""
+
+from setuptools import Extension, setup
+
+EXACT = ["-O3", "-ffp-contract=off", "-fno-math-errno"]  # no fused multiply-add: it rounds otherwise than ggml
+QUIET = ["-fvisibility=hidden", "-Wno-psabi"]
+
+setup(
+    ext_modules=[
+        Extension(
+            f"medllama.llamacpp._vectorized_{width}",
+            ["medllama/llamacpp/vectorized.c"],
+            extra_compile_args=[*EXACT, *QUIET, f"-m{flag}", f"-DLANES={lanes}"],
+            optional=True,
+        )
+        for width, flag, lanes in (("avx2", "avx2", 8), ("avx512", "avx512f", 16))
+    ]
+)
