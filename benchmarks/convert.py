@@ -5,51 +5,41 @@
 
 In each round, one after the other: medllama convert for each set of types, the floor of that set, and the official chain. The
 floor of F16 is copying as many bytes and flushing them to the disk; that of quantized files is llama.cpp's `ggml_quantize_chunk`
-over all rows in the types of their mixtures, on all cores, with nothing read or written. Every step is a process of its own; what
-it takes to start one that imports the same is measured too, named apart, and taken off both sides of the ratio to the floor.
-A machine whose speed changes within minutes scatters that ratio, but not two others. `beside`: one more conversion whose pass stops
-every second or two for the floor of what it has just written. `inside`: the time that the cores had for a pass, over the time that
-they quantized in it. Random weights (benchmarks.random_model).
+over all rows in the types of their mixtures, on all cores, with nothing read or written. Where our own quantizers fill vectors,
+a conversion takes less than that. Every step is a process of its own; what it takes to start one that imports the same is measured
+too, named apart, and taken off both sides of the ratio to the floor. Random weights (benchmarks.random_model).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-import convert.convert
-import convert.slab
-from benchmarks.measure import Cost, call, command, machine, run_medllama
+from benchmarks.measure import Cost, call, command, machine, medllama
 from benchmarks.official_converter import find_or_fetch
 from benchmarks.random_model import SHAPES, make_adapter, make_base
 from benchmarks.usual_route_cost import usual_steps
 from convert.config import UNQUANTIZED, ConvertConfig
 from convert.output import plan_outputs
-from convert.source import Source, read_source
-from convert.stream import write_tensors
-from convert.tensors import Target
+from convert.source import read_source
 from medllama.cores import usable_cores
 from medllama.llamacpp.quantizer import quantize_rows
 
 TYPES = ("F16", "Q4_K_M", "Q4_K_M,Q5_K_M,Q8_0")
 SLAB_VALUES = 1 << 20
 COPY_BYTES = 16 << 20
-VALUES_BESIDE = 50_000_000  # a layer of the 1.1B model
 
 
 def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_chain: bool) -> dict[str, Any]:
@@ -58,7 +48,6 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
     if not base.exists():
         make_adapter(adapter, make_base(base, shape), shape)
     found: dict[str, list[Cost]] = {}
-    ratios: dict[str, dict[str, list[float]]] = {}
 
     def note(name: str, cost: Cost) -> None:
         found.setdefault(name, []).append(cost)
@@ -69,16 +58,9 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
         note("start", call("benchmarks.convert:start", base, adapter))
         for types in sets:
             shutil.rmtree(out, ignore_errors=True)
-            model = ("--base-model", base, "--adapter", adapter)
-            asked = ("convert", *model, "--types", types, "--output-dir", out, "--name", "m")
-            own = ratios.setdefault(types, {"inside": [], "beside": []})
-            note(types, call("benchmarks.convert:convert_timed", work / "ratio", *asked))
-            own["inside"] += json.loads((work / "ratio").read_text())
+            note(types, medllama("convert", "--base-model", base, "--adapter", adapter, "--types", types,
+                                 "--output-dir", out, "--name", "m"))  # fmt: skip
             shutil.rmtree(out)
-            if set(types.split(",")).isdisjoint(UNQUANTIZED):
-                call("benchmarks.convert:convert_beside_floor", work / "ratio", *asked)
-                own["beside"] += json.loads((work / "ratio").read_text())
-                shutil.rmtree(out)
             os.sync()
             note(f"floor {types}", call("benchmarks.convert:floor", base, adapter, types, work / "copy"))
         if with_chain:
@@ -89,8 +71,6 @@ def measure(shape: str, sets: Sequence[str], rounds: int, work: Path, *, with_ch
             seconds, written = sum(cost.seconds for cost in costs), sum(cost.written_bytes for cost in costs)
             note("chain Q4_K_M", Cost(seconds, max(cost.peak_memory_bytes for cost in costs), written))
     figures = {name: _figures(costs) for name, costs in found.items()}
-    for types, own in ratios.items():
-        figures[types] |= own
     return {"command": command("benchmarks.convert"), "shape": shape, "machine": machine(), "costs": figures}
 
 
@@ -102,64 +82,6 @@ def _figures(costs: list[Cost]) -> dict[str, Any]:
         "peak_memory_bytes": max(cost.peak_memory_bytes for cost in costs),
         "written_bytes": max(cost.written_bytes for cost in costs),
     }
-
-
-def convert_timed(report: str, *arguments: str) -> None:
-    """`medllama convert`; into `report`, the seconds that the cores had for the pass over those that they quantized in it."""
-    took: dict[str, list[float]] = {"passing": [], "quantizing": []}
-
-    def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def call_it(*given: Any) -> Any:
-            begun = time.perf_counter()
-            made = function(*given)
-            took[name].append(time.perf_counter() - begun)
-            return made
-
-        return call_it
-
-    convert.slab.quantize_rows = timed(quantize_rows, "quantizing")
-    convert.convert.write_tensors = timed(write_tensors, "passing")
-    run_medllama(*arguments)
-    quantizing = sum(took["quantizing"])
-    Path(report).write_text(json.dumps([sum(took["passing"]) * usable_cores() / quantizing] if quantizing else []))
-
-
-def convert_beside_floor(report: str, *arguments: str) -> None:
-    """The same by parts, the floor of each behind it; into `report`, the seconds of the pass over those of the floor."""
-    took = {"pass": 0.0, "floor": 0.0}
-
-    def by_parts(source: Source, outputs: Sequence[Any], intermediate: str) -> None:
-        for columns in {it.shape[1] for it in source.targets if len(it.shape) > 1}:
-            _values(columns)
-        for targets in _parts(source.targets):
-            part = replace(source, targets=targets)
-            matrices = [
-                (output.plan.types[it.name], it.shape) for output in outputs for it in targets if len(it.shape) > 1
-            ]
-            for name, work in (
-                ("pass", lambda part=part: write_tensors(part, outputs, intermediate)),
-                ("floor", lambda matrices=matrices: _quantize_all(matrices)),
-            ):
-                begun = time.perf_counter()
-                work()
-                took[name] += time.perf_counter() - begun
-            source = replace(source, trained_on={})  # compared with the first part
-
-    convert.convert.write_tensors = by_parts
-    run_medllama(*arguments)
-    Path(report).write_text(json.dumps([took["pass"] / took["floor"]]))
-
-
-def _parts(targets: Sequence[Target]) -> Iterator[list[Target]]:
-    """All targets in their order, about VALUES_BESIDE values at a time."""
-    part: list[Target] = []
-    for target in targets:
-        part.append(target)
-        if sum(math.prod(it.shape) for it in part) >= VALUES_BESIDE:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def start(base: str, adapter: str) -> None:
@@ -227,27 +149,23 @@ def _print(found: dict[str, Any]) -> None:
     print(f"{found['command']}\n{found['machine']}")
     started = costs["start"]["median_seconds"]
     print(f"start-up, taken off below: {started:.1f} s")
-    print(
-        f"{'':<22}{'seconds':>9}{'spread':>8}{'floor':>8}{'ratio':>7}{'beside':>8}{'inside':>8}{'peak memory':>13}{'written':>11}"
-    )
+    print(f"{'':<22}{'seconds':>9}{'spread':>8}{'floor':>8}{'ratio':>7}{'peak memory':>13}{'written':>11}")
     for types in (name for name in costs if f"floor {name}" in costs):
         ours, least = costs[types], costs[f"floor {types}"]
         seconds, floor_seconds = ours["median_seconds"] - started, least["median_seconds"] - started
         spread = max(ours["seconds"]) - min(ours["seconds"])
         ratio = _median_ratio(ours, least, started)
-        beside, inside = (f"{statistics.median(ours[it]):.3f}" if ours[it] else "" for it in ("beside", "inside"))
         print(
-            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7.2f}{beside:>8}{inside:>8}"
+            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7.2f}"
             f"{ours['peak_memory_bytes'] / 1e9:>10.2f} GB{ours['written_bytes'] / 1e9:>8.2f} GB"
         )
     if (chain := costs.get("chain Q4_K_M")) is not None:
         share = ""
         if "Q4_K_M" in costs:
-            ours, least = (_median_ratio(costs[name], chain, 0.0) for name in ("Q4_K_M", "floor Q4_K_M"))
-            share = f"; ours takes {ours:.2f} of it, and its floor alone {least:.2f}"
+            share = f"; ours takes {_median_ratio(costs['Q4_K_M'], chain, 0.0):.2f} of it"
         print(
             f"{'official chain Q4_K_M':<22}{chain['median_seconds']:>9.1f}{max(chain['seconds']) - min(chain['seconds']):>8.1f}"
-            f"{'':>31}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
+            f"{'':>15}{chain['peak_memory_bytes'] / 1e9:>10.2f} GB"
             f"{chain['written_bytes'] / 1e9:>8.2f} GB (start-ups of both in their times{share})"
         )
 
