@@ -25,6 +25,7 @@ from medllama.config import source_path
 from medllama.cores import usable_cores
 from medllama.files import expand
 from medllama.gpus import REACHED_SHARE, Gpu, find_gpu
+from medllama.llamacpp import vectorized
 from medllama.pipeline import configure_all, refuse
 from medllama.progress import duration
 from medllama.recipe import Recipe
@@ -45,9 +46,9 @@ LIBRARIES_BYTES = 0.8e9  # with PyTorch, Transformers and TRL, before any model
 CERTIFICATE_TOKENS = 2_900  # of verify's prompts, and of the texts that it lets a file write
 CERTIFICATE_SECONDS = 2.5  # of verify's strings and prompts, for each file
 LARGEST_LOGITS_BYTES = 0.5e9  # that verify and eval hold at once
-# Seconds a parameter on one core: merging and rounding a file of 16 bits, quantizing one from it, comparing either with the truth
-# (python -m benchmarks.verify --shape 1.1b --full).
-MERGE, QUANTIZE, COMPARE = 5e-9, 75e-9, 150e-9
+# Seconds a parameter on one core: merging and rounding a file of 16 bits, quantizing one from it in vectors or by ggml, comparing
+# either with the truth (python -m benchmarks.convert --shape 1.1b, python -m benchmarks.verify --shape 1.1b --full).
+MERGE, QUANTIZE_IN_VECTORS, QUANTIZE, COMPARE = 5e-9, 10e-9, 75e-9, 150e-9
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def _needs(
     memory = training_memory({**shape, "max_position_embeddings": batch_tokens}, likely, value_bytes=4)
     largest = 4 * vocabulary * hidden
     ggufs = len(configs["verify"].gguf)
-    quantized = len(configs["convert"].quantized_types) + ("GGUF of the base" in files)
+    quantized = list(configs["convert"].quantized_types)
+    quantized += quantized[-1:] if "GGUF of the base" in files else []
     passes = 1 + ("GGUF of the base" in files)
     forward = 2 * parameters / rate  # seconds a token
     data = None if work is None else work.data_bytes
@@ -161,7 +163,7 @@ def _needs(
             disk_bytes(lora),
         ),
         "convert": Needs(
-            1 + parameters * (MERGE * passes + QUANTIZE * quantized) / cores,
+            1 + parameters * (MERGE * passes + sum(map(_quantizing, quantized))) / cores,
             LIBRARIES_BYTES + SLABS_BYTES * cores,
             sum(files.values()),
         ),
@@ -176,6 +178,12 @@ def _needs(
             None,
         ),
     }  # fmt: skip
+
+
+def _quantizing(file_type: str) -> float:
+    """Seconds a parameter on one core."""
+    is_fast = any(file_type.startswith(name) and vectorized.proven_chunk(name) for name in vectorized.TYPES)
+    return QUANTIZE_IN_VECTORS if is_fast else QUANTIZE
 
 
 def _tokens_of_a_record(work: Workload, train: Any) -> int:

@@ -313,7 +313,10 @@ INLINED void fit_superblocks(const float *const x[AT_ONCE], const float *const i
         for (int i = 0; i < BLOCK; i++) weights[i] = mean + magnitude(values[i]);
         fit_scale_and_minimum(values, weights, largest, bits == 4 ? -1.0f : -0.5f, 0.1f, bits == 4 ? 20 : 15, &scales, &minima, levels);
     }
-    const float *scale = (const float *)&scales, *minimum = (const float *)&minima, *sum = (const float *)&sums;
+    float scale[LANES], minimum[LANES], sum[LANES];
+    memcpy(scale, &scales, sizeof scale);
+    memcpy(minimum, &minima, sizeof minimum);
+    memcpy(sum, &sums, sizeof sum);
     for (int lane = 0; lane < LANES; lane += PER_SUPERBLOCK) {
         superblock_head *head = heads[lane / PER_SUPERBLOCK];
         uint8_t scale_levels[PER_SUPERBLOCK], minimum_levels[PER_SUPERBLOCK];
@@ -411,7 +414,9 @@ EXPORTED void quantize_Q6_K(const float *x, block_q6_K *out, int64_t rows, int64
             }
             scales[part] = fit_scale(values[part], weights, 32, levels[part]);
         }
-        const float extreme = extreme_of((const float *)scales);
+        float scale_of[16];
+        memcpy(scale_of, scales, sizeof scale_of);
+        const float extreme = extreme_of(scale_of);
         if (fabsf(extreme) < SMALLEST_MAXIMUM) {
             memset(out, 0, sizeof *out);
             continue;
@@ -423,7 +428,7 @@ EXPORTED void quantize_Q6_K(const float *x, block_q6_K *out, int64_t rows, int64
             floats steps;
             for (int lane = 0; lane < LANES; lane++) {
                 int8_t *scale = out->scales + LANES * part + lane;
-                *scale = smaller(127, nearest_of_one(inverse * scales[part][lane]));
+                *scale = smaller(127, nearest_of_one(inverse * scale_of[LANES * part + lane]));
                 steps[lane] = to_float(out->scale) * *scale;
             }
             const ints is_kept = steps == zero;
