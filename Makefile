@@ -18,7 +18,7 @@ demo: setup
 
 setup: .venv/installed
 
-.venv/installed: pyproject.toml setup.py constraints.txt medllama/llamacpp/vectorized.c
+.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard medllama/llamacpp/vectorized/*.[ch])
 	$(PYTHON) -m venv .venv
 	.ci/install-torch $(BIN)/pip
 	CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

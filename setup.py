@@ -1,4 +1,4 @@
-"""The one part that is compiled: llama.cpp's quantizers in vectors (medllama/llamacpp/vectorized.c), for two widths of them.
+"""The one part that is compiled: llama.cpp's quantizers in vectors (medllama/llamacpp/vectorized/), for two widths of them.
 
     python setup.py build_ext --inplace       # compile again after a change; `make setup` does it, too
 
@@ -9,13 +9,15 @@ are used.
 from setuptools import Extension, setup
 
 EXACT = ["-O3", "-ffp-contract=off", "-fno-math-errno"]  # no fused multiply-add: it rounds otherwise than ggml
+HEADERS = ["medllama/llamacpp/vectorized/fit.h", "medllama/llamacpp/vectorized/lanes.h"]
 QUIET = ["-fvisibility=hidden", "-Wno-psabi"]
 
 setup(
     ext_modules=[
         Extension(
-            f"medllama.llamacpp._vectorized_{width}",
-            ["medllama/llamacpp/vectorized.c"],
+            f"medllama.llamacpp.vectorized._{width}",
+            ["medllama/llamacpp/vectorized/blocks.c"],
+            depends=HEADERS,
             extra_compile_args=[*EXACT, *QUIET, f"-m{flag}", f"-DLANES={lanes}"],
             optional=True,
         )

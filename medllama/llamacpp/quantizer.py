@@ -120,7 +120,7 @@ def quantize_rows(
     """`values` (rows, columns) float32 in ggml's block format `type_name` ("Q4_K"): (rows, bytes per row) uint8.
 
     The same bytes as `llama_model_quantize`; `importance` (columns,) weights the columns. `chunk` does the work in place of
-    ggml's own `ggml_quantize_chunk` (vectorized.py). The library releases the GIL.
+    ggml's own `ggml_quantize_chunk` (medllama.llamacpp.vectorized). The library releases the GIL.
     Raises UnsupportedError for what would end the process inside ggml: a format that it only computes in, rows that do
     not divide into blocks, or no importance where the format needs it; LlamaCppError where a block's scale overflows.
     """

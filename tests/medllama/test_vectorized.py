@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from medllama.llamacpp import LlamaCppError, Logits, quantizer, vectorized
 
-SOURCE = Path(vectorized.__file__).with_name("vectorized.c")
+SOURCE = Path(vectorized.__file__).with_name("blocks.c")
 FUSED = [
     "-O3",
     "-ffp-contract=fast",
@@ -39,7 +39,7 @@ def library(request: pytest.FixtureRequest) -> ctypes.CDLL:
 
 @functools.cache
 def compiled_for(width: str) -> ctypes.CDLL:
-    found = importlib.util.find_spec(f"medllama.llamacpp._vectorized_{width}")
+    found = importlib.util.find_spec(f"medllama.llamacpp.vectorized._{width}")
     if found is None and (sysconfig.get_platform() != "linux-x86_64" or shutil.which("cc") is None):
         pytest.skip("compiled on Linux with a C compiler, for x86-64")
     assert found is not None, "not compiled: python setup.py build_ext --inplace"

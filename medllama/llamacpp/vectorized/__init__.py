@@ -3,7 +3,7 @@
     blocks = quantize_rows(values, "Q4_K")                        # (rows, columns) float32 -> (rows, bytes) uint8
 
 ggml searches the best scale of one block after the other, in code for any processor; that takes nearly all the time of a
-conversion. vectorized.c does the same for 8 or 16 blocks at once, on processors with AVX2 or AVX-512, in Q4_K, Q5_K, Q6_K and
+conversion. blocks.c does the same for 8 or 16 blocks at once, on processors with AVX2 or AVX-512, in Q4_K, Q5_K, Q6_K and
 Q8_0: all that the usual files are made of. Whether ggml was compiled to the same arithmetic is tried out before a type is
 first quantized so; where one byte differs, in other types, and where nothing was compiled, ggml quantizes. `medllama verify`
 quantizes with ggml alone, so that its certificate does not rest on this.
@@ -44,14 +44,14 @@ def proven_chunk(type_name: str) -> quantizer.QuantizeChunk | None:
 def compiled() -> ctypes.CDLL | None:
     """What was compiled for the widest vectors of this processor."""
     for width in WIDTHS:
-        found = importlib.util.find_spec(f"{__package__}._vectorized_{width}")
+        found = importlib.util.find_spec(f"{__name__}._{width}")
         if found is not None and found.origin is not None and (library := ctypes.CDLL(found.origin)).is_supported():
             return library
     return None
 
 
 def chunk_of(library: ctypes.CDLL, type_name: str) -> quantizer.QuantizeChunk:
-    """The function for a type, of a library made from vectorized.c; it releases the GIL."""
+    """The function for a type, of a library made from blocks.c; it releases the GIL."""
     function = library[f"quantize_{type_name}"]
     function.restype = None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
