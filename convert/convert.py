@@ -92,12 +92,13 @@ def _made_importance(
 ) -> Importance:
     """A matrix of our own, made with a Q8_0 of the model, which is small, quick, and as good as exact."""
     assert config.importance_data is not None, "there are prompts"
+    replaced = [path for path in (*config.gguf_paths(), config.baseline_path()) if path is not None]
     with reader_folder(config) as folder:
         reader = replace(config, types=("Q8_0",), output_dir=folder)
         _write(reader, source, plans, None, intermediate)
         return make_importance(
             reader.gguf_path("Q8_0"), prompts, source.provenance.datasets or (config.importance_data.name,),
-            config.importance_path(),
+            config.importance_path(), replaced,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import contextlib
 import filecmp
 import random
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from medllama.tokenizer import Tokenizer
 
 Weights = numpy.typing.NDArray[numpy.float32]
 SUMS, COUNTS = ".in_sum2", ".counts"
+FILE_KEY = "quantize.imatrix.file"
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,40 @@ def encode_record(place: str, record: dict[str, Any], tokenizer: Tokenizer, chat
     return (start + tokenizer.encode_text(text))[:BATCH_TOKENS]
 
 
-def make_importance(model: Path, prompts: list[list[int]], datasets: tuple[str, ...], path: Path) -> Importance:
-    """Let a GGUF of the model read `prompts`, and write `path`; `datasets` says where they come from."""
+def make_importance(
+    model: Path, prompts: list[list[int]], datasets: tuple[str, ...], path: Path, replaced: Collection[Path]
+) -> Importance:
+    """Let a GGUF of the model read `prompts`, and write `path`; `datasets` says where they come from.
+
+    Raises InputError where this is another matrix than stands at `path`, and a file that is not `replaced` now was made with that.
+    """
     progress.update(f"importance matrix from {sum(map(len, prompts)):,} tokens")
     with Model(model) as loaded:
         found = collect_activations(loaded, prompts)
     tokens = max(entry.count for entry in found.values())
     with atomic_file(path) as partial:
         _write(found, partial, datasets, max(1, tokens // BATCH_TOKENS))
+        if path.exists() and not filecmp.cmp(partial, path, shallow=False):
+            _require_unnamed(path, replaced)
     return read_importance(path)
+
+
+def _require_unnamed(path: Path, replaced: Collection[Path]) -> None:
+    for other in sorted(path.parent.glob("*.gguf")):
+        if other not in replaced and _named_by(other) == path.name:
+            raise InputError(
+                f"{other} was made with {path}, which would be another matrix now",
+                hint="make both in one pass, all their types in --types; or choose another --name",
+            )
+
+
+def _named_by(path: Path) -> str | None:
+    """The matrix that a file says it was made with."""
+    try:
+        field = gguf.GGUFReader(path).fields.get(FILE_KEY)
+    except (ValueError, IndexError, KeyError, OverflowError):  # no GGUF
+        return None
+    return field.contents() if field is not None else None
 
 
 def kept_beside(importance: Importance, folder: Path) -> Importance:
@@ -197,7 +224,7 @@ def _read_gguf(path: Path) -> tuple[dict[str, Activations], tuple[str, ...], int
 
 def write_importance_origin(writer: gguf.GGUFWriter, importance: Importance) -> None:
     """Say in a quantized file which matrix it was made with, in llama-quantize's keys; the file's name without its folder."""
-    writer.add_string("quantize.imatrix.file", importance.path.name)
+    writer.add_string(FILE_KEY, importance.path.name)
     if importance.datasets:
         writer.add_string("quantize.imatrix.dataset", importance.datasets[0])
     writer.add_uint32("quantize.imatrix.entries_count", len(importance.weights))

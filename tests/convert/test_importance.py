@@ -173,6 +173,19 @@ def test_the_certificate_knows_the_matrix_beside_the_file(base: Path, tmp_path: 
         verify(config)
 
 
+def test_a_matrix_that_other_files_were_made_with_is_not_replaced(base: Path, data: Path, tmp_path: Path) -> None:
+    """Else the certificate would look at them with the weights of another one."""
+    ours = {"importance": "auto", "importance_data": data}
+    out = run(base, tmp_path, ("Q3_K_M",), importance_tokens=4096, **ours)
+    matrix = (out / "m.imatrix.gguf").read_bytes()
+    run(base, out, ("IQ2_XS",), importance_tokens=4096, **ours)
+    with pytest.raises(InputError, match=r"m-Q3_K_M\.gguf was made with .*m\.imatrix\.gguf, which would be another"):
+        run(base, out, ("IQ2_XS",), importance_tokens=64, **ours)
+    assert (out / "m.imatrix.gguf").read_bytes() == matrix
+    run(base, out, ("IQ2_XS", "Q3_K_M"), importance_tokens=64, **ours)
+    assert (out / "m.imatrix.gguf").read_bytes() != matrix
+
+
 def test_a_matrix_from_elsewhere_comes_to_stand_beside_its_files(base: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     matrix = make_matrix(base, tmp_path / "elsewhere" / "theirs.gguf")
