@@ -69,6 +69,11 @@ class Source:
         """Whether the adapter changes this tensor."""
         return self.adapter is not None and not target.is_untouched and self.adapter.touches(target.source)
 
+    def expect(self, target: Target, rows: slice) -> None:
+        """Rows of the base will be read soon."""
+        if (base := self.stored.get(target.stored)) is not None:
+            base.expect(rows)
+
     def merged(self, target: Target, rows: slice = EVERY_ROW) -> Array:
         """Rows of the tensor with the adapter merged, float32, in Transformers' layout."""
         base = self.stored.get(target.stored)

@@ -1,14 +1,15 @@
 """One pass over base and adapter: every file gets its rows while they are at hand.
 
 A slab of rows is read, merged in float32, rounded once to 16 bits, quantized to each type that a file wants it in, and written
-where it belongs. Slabs are independent, so that every core works on one of its own while others read and write. Nothing
-is in memory but the slabs at work, and nothing is written but the files.
+where it belongs. Slabs are independent, so that every core works on one of its own while others read and write, and the system is
+asked for what comes next. Nothing is in memory but the slabs at work, and nothing is written but the files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import zip_longest
 from typing import Protocol
 
 import numpy
@@ -22,6 +23,9 @@ from medllama.cores import usable_cores
 
 # 4 MB in float32: with half of that, opening files and reading the adapter anew for each slab costs 1% of a quantized file.
 SLAB_VALUES = 1 << 20
+SLABS_AHEAD = (
+    8  # that the disk reads while those before are at work: a base that is in no cache takes a quarter less time
+)
 LARGEST_KEPT_BYTES = 31 << 20
 
 
@@ -45,8 +49,11 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
     # glibc gives freed blocks back to the system, which faults them in again page by page, unless a larger one was freed before.
     numpy.empty(LARGEST_KEPT_BYTES, numpy.uint8)
     shown = ", ".join(output.file_type for output in outputs)
+    slabs = list(_slabs(source))
 
-    def write(target: Target, rows: slice) -> None:
+    def write(target: Target, rows: slice, coming: tuple[Target, slice] | None) -> None:
+        if coming is not None:
+            source.expect(*coming)
         slab = Slab(source, target, rows, intermediate)
         for output in outputs:
             output.write(slab)
@@ -55,7 +62,8 @@ def write_tensors(source: Source, outputs: Sequence[Output], intermediate: str) 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         try:
             at_work = {pool.submit(source.require_trained_base): "the base's digests"}
-            at_work |= {pool.submit(write, target, rows): target.name for target, rows in _slabs(source)}
+            for (target, rows), coming in zip_longest(slabs, slabs[SLABS_AHEAD:]):
+                at_work[pool.submit(write, target, rows, coming)] = target.name
             for done, future in enumerate(as_completed(at_work), start=1):
                 future.result()
                 progress.update(f"{shown}  {at_work[future]}", done, len(at_work))

@@ -6,7 +6,9 @@ since mapped pages count as resident memory.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,16 @@ class StoredTensor:
         row_items = math.prod(self.shape[1:])
         values = self._read(first * row_items, (last - first) * row_items)
         return values.reshape(last - first, *self.shape[1:]) if self.shape else values.reshape(())
+
+    def expect(self, rows: slice = EVERY_ROW) -> None:
+        """Let the system begin to read these rows, if it takes advice (macOS takes none)."""
+        height = self.shape[0] if self.shape else 1
+        first, last, _ = rows.indices(height)
+        row_bytes = self.size_bytes // max(1, height)
+        begin, size = self.offset + first * row_bytes, (last - first) * row_bytes
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError), self.path.open("rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), begin, size, os.POSIX_FADV_WILLNEED)
 
     def float32(self, rows: slice = EVERY_ROW) -> Array:
         """The values as float32, exactly; InputError where one is NaN or infinite."""

@@ -62,6 +62,33 @@ def test_the_bytes_do_not_depend_on_the_slabs(
     assert files(base, tmp_path / "slabs") == whole
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice")
+def test_the_disk_is_asked_for_what_will_be_read(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each slab, but for those that are read at once."""
+    asked, read = [], []
+    values = StoredTensor._values
+
+    def reading(tensor: StoredTensor, first: int, count: int) -> Any:
+        found = values(tensor, first, count)
+        read.append((tensor.offset + first * found.itemsize, found.nbytes))
+        return found
+
+    monkeypatch.setattr(StoredTensor, "_values", reading)
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, begin, size, advice: asked.append((begin, size)))
+    monkeypatch.setattr(stream, "SLAB_VALUES", 64 * 256)
+    files(base, tmp_path, types=("F16",))
+    assert len(set(asked)) == len(asked) == len(read) - stream.SLABS_AHEAD
+    assert set(asked) < set(read)
+
+
+def test_a_system_that_takes_no_advice_makes_the_same_bytes(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = files(base, tmp_path / "whole", types=("F16",))
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert files(base, tmp_path / "without", types=("F16",)) == whole
+
+
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_an_adapter_is_merged_by_slabs_as_whole(
     kind: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
