@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,18 @@ def test_the_bytes_are_ggmls_whatever_the_bits(
     importance = numpy.abs(random.standard_normal(256, dtype=numpy.float32)) if is_weighed else None
     for rows in (values[:1], values[1:], values):
         assert same_bytes(compiled_for(width), rows, type_name, importance)
+
+
+@pytest.mark.parametrize("type_name", vectorized.TYPES)
+def test_the_bytes_are_ggmls_where_subnormal_numbers_count_as_zero(library: ctypes.CDLL, type_name: str) -> None:
+    """A library that was compiled with -ffast-math sets this for the whole program; the scales of usual weights are subnormal float16."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    try:
+        assert same_bytes(library, NORMAL / 4, type_name, None)
+        assert same_bytes(library, NORMAL / 4, type_name, IMPORTANCE["some"](numpy.random.default_rng(1), 768))
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_conversion_uses_the_vectors_here(library: ctypes.CDLL) -> None:

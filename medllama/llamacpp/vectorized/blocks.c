@@ -45,13 +45,14 @@ static uint16_t to_half(float value)
     return sign | (bits - 0x3f000000);
 }
 
-/* A finite float16 as float32. */
+/* A finite float16 as float32, by normal numbers alone: where a program has the processor take others for zero, ggml's come out, too. */
 static float to_float(uint16_t half)
 {
-    const uint32_t bits = (uint32_t)(half & 0x7fff) << 13;
+    const uint32_t magnitude_bits = half & 0x7fff, bits = (magnitude_bits << 13) + 0x38000000;
     float value;
     memcpy(&value, &bits, sizeof value);
-    return (half & 0x8000 ? -value : value) * 0x1p112f; /* the two formats' exponents are 112 apart */
+    if (magnitude_bits < 0x400) value = magnitude_bits * 0x1p-24f;
+    return half & 0x8000 ? -value : value;
 }
 
 /* How Q4_K and Q5_K begin: eight blocks of 32 values, each with a scale and a minimum of six bits. */
