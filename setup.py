@@ -9,7 +9,8 @@ are used.
 from setuptools import Extension, setup
 
 EXACT = ["-O3", "-ffp-contract=off", "-fno-math-errno"]  # no fused multiply-add: it rounds otherwise than ggml
-HEADERS = ["medllama/llamacpp/vectorized/fit.h", "medllama/llamacpp/vectorized/lanes.h"]
+# Compiled again when one of these changes: other flags may mean other bytes.
+COMPILED_FROM = ["medllama/llamacpp/vectorized/fit.h", "medllama/llamacpp/vectorized/lanes.h", "setup.py"]
 QUIET = ["-fvisibility=hidden", "-Wno-psabi"]
 
 setup(
@@ -17,7 +18,7 @@ setup(
         Extension(
             f"medllama.llamacpp.vectorized._{width}",
             ["medllama/llamacpp/vectorized/blocks.c"],
-            depends=HEADERS,
+            depends=COMPILED_FROM,
             extra_compile_args=[*EXACT, *QUIET, f"-m{flag}", f"-DLANES={lanes}"],
             optional=True,
         )
