@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.machinery
 import importlib.util
 import shutil
 import subprocess
@@ -53,7 +54,6 @@ def compiled_for(width: str) -> ctypes.CDLL:
 def same_bytes(library: ctypes.CDLL, values: Logits, type_name: str, importance: Logits | None) -> bool:
     """Whether both write the same, or refuse the same."""
     chunk = vectorized.chunk_of(library, type_name)
-    assert chunk is not None
     return _outcome(values, type_name, importance, chunk) == _outcome(values, type_name, importance, None)
 
 
@@ -131,7 +131,7 @@ def test_the_bytes_are_ggmls_whatever_the_bits(
 
 @pytest.mark.parametrize("type_name", vectorized.TYPES)
 def test_the_bytes_are_ggmls_where_subnormal_numbers_count_as_zero(library: ctypes.CDLL, type_name: str) -> None:
-    """A library that was compiled with -ffast-math sets this for the whole program; the scales of usual weights are subnormal float16."""
+    """A library compiled with -ffast-math sets this for the whole program. Scales of usual weights are subnormal float16."""
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot")
     try:
@@ -185,6 +185,33 @@ def test_without_anything_compiled_ggml_is_used(monkeypatch: pytest.MonkeyPatch)
     finally:
         for function in (vectorized.compiled, vectorized.proven_chunk):
             function.cache_clear()
+
+
+def test_what_cannot_be_loaded_counts_as_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = tmp_path / "_avx2.so"
+    damaged.write_bytes(b"\x7fELF")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: importlib.machinery.ModuleSpec(name, None, origin=str(damaged))
+    )
+    vectorized.compiled.cache_clear()
+    try:
+        assert vectorized.compiled() is None
+    finally:
+        vectorized.compiled.cache_clear()
+
+
+def test_what_writes_no_valid_blocks_is_not_used(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error names values that are too large, which a person's are not."""
+
+    def infinite_scales(values: int, out: int, rows: int, columns: int, weights: int | None) -> None:
+        ctypes.memset(out, 0x7C, rows * quantizer.row_bytes("Q4_K", columns))
+
+    monkeypatch.setattr(vectorized, "chunk_of", lambda library, type_name: infinite_scales)
+    vectorized.proven_chunk.cache_clear()
+    try:
+        assert vectorized.proven_chunk("Q4_K") is None
+    finally:
+        vectorized.proven_chunk.cache_clear()
 
 
 def test_rows_that_are_no_blocks_are_refused_as_by_ggml() -> None:

@@ -11,6 +11,7 @@ quantizes with ggml alone, so that its certificate does not rest on this.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -18,11 +19,11 @@ import importlib.util
 import numpy
 import numpy.typing
 
-from medllama.llamacpp import Logits, quantizer
+from medllama.llamacpp import LlamaCppError, Logits, quantizer
 
 TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0")
 WIDTHS = ("avx512", "avx2")  # the widest that the processor has is used
-TRIED_ROWS, TRIED_COLUMNS = 96, 512
+TRIED_ROWS, TRIED_COLUMNS = 65, 768  # an odd number of superblocks: the last has no other beside it
 
 
 def quantize_rows(
@@ -45,8 +46,11 @@ def compiled() -> ctypes.CDLL | None:
     """What was compiled for the widest vectors of this processor."""
     for width in WIDTHS:
         found = importlib.util.find_spec(f"{__name__}._{width}")
-        if found is not None and found.origin is not None and (library := ctypes.CDLL(found.origin)).is_supported():
-            return library
+        if found is None or found.origin is None:
+            continue
+        with contextlib.suppress(OSError):  # damaged, or of another system
+            if (library := ctypes.CDLL(found.origin)).is_supported():
+                return library
     return None
 
 
@@ -59,7 +63,10 @@ def chunk_of(library: ctypes.CDLL, type_name: str) -> quantizer.QuantizeChunk:
 
 
 def _is_ggml(chunk: quantizer.QuantizeChunk, type_name: str, importance: Logits | None) -> bool:
-    own = quantizer.quantize_rows(_hard_values(), type_name, importance, chunk=chunk)
+    try:
+        own = quantizer.quantize_rows(_hard_values(), type_name, importance, chunk=chunk)
+    except LlamaCppError:  # no valid blocks
+        return False
     return numpy.array_equal(own, quantizer.quantize_rows(_hard_values(), type_name, importance))
 
 
