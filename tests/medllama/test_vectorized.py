@@ -72,6 +72,7 @@ Random = numpy.random.Generator
 CORPUS: dict[str, Callable[[Random], Logits]] = {
     "normal": lambda random: NORMAL,
     "of a float16 file": lambda random: NORMAL.astype(numpy.float16).astype(numpy.float32),
+    "of a bfloat16 file": lambda random: (NORMAL.view(numpy.uint32) & 0xFFFF0000).view(numpy.float32),
     "heavy tails": lambda random: random.standard_cauchy((65, 768)).astype(numpy.float32),
     "one sign": lambda random: numpy.abs(NORMAL) + 1,
     "the other sign": lambda random: -numpy.abs(NORMAL),
@@ -95,6 +96,8 @@ IMPORTANCE: dict[str, Callable[[Random, int], Logits | None]] = {
     "some": lambda random, columns: random.random(columns, dtype=numpy.float32) ** 4,
     "mostly zero": lambda random, columns: (random.random(columns) < 0.3).astype(numpy.float32),
     "all zero": lambda random, columns: numpy.zeros(columns, numpy.float32),
+    # Not of any file that is read; scales are negative under them, and all rounds of the fit are needed.
+    "of both signs": lambda random, columns: random.standard_normal(columns, dtype=numpy.float32),
 }
 
 

@@ -38,7 +38,7 @@ def proven_chunk(type_name: str) -> quantizer.QuantizeChunk | None:
     """The vectorized function for a type, or None where there is none here whose bytes are those of ggml."""
     library = compiled()
     chunk = chunk_of(library, type_name) if library and type_name in TYPES else None
-    return chunk if chunk and all(_is_ggml(chunk, type_name, importance) for importance in (None, _weights())) else None
+    return chunk if chunk and _is_ggml(chunk, type_name) else None
 
 
 @functools.cache
@@ -62,18 +62,21 @@ def chunk_of(library: ctypes.CDLL, type_name: str) -> quantizer.QuantizeChunk:
     return function
 
 
-def _is_ggml(chunk: quantizer.QuantizeChunk, type_name: str, importance: Logits | None) -> bool:
-    try:
-        own = quantizer.quantize_rows(_hard_values(), type_name, importance, chunk=chunk)
-    except LlamaCppError:  # no valid blocks
-        return False
-    return numpy.array_equal(own, quantizer.quantize_rows(_hard_values(), type_name, importance))
+def _is_ggml(chunk: quantizer.QuantizeChunk, type_name: str) -> bool:
+    for importance in (None, *_weights()):
+        try:
+            own = quantizer.quantize_rows(_hard_values(), type_name, importance, chunk=chunk)
+        except LlamaCppError:  # no valid blocks
+            return False
+        if not numpy.array_equal(own, quantizer.quantize_rows(_hard_values(), type_name, importance)):
+            return False
+    return True
 
 
 @functools.cache
 def _hard_values() -> Logits:
-    """(TRIED_ROWS, TRIED_COLUMNS) float32 of many magnitudes, with blocks that are constant, one-sided, sparse and empty: sums of
-    any other order or rounding show in some of them."""
+    """(TRIED_ROWS, TRIED_COLUMNS) float32 of many magnitudes, with blocks that are constant, one-sided, sparse, empty and full of
+    halves: sums of any other order or rounding show in some of them."""
     random = numpy.random.default_rng(0)
     values = random.standard_normal((TRIED_ROWS, TRIED_COLUMNS), dtype=numpy.float32)
     values *= numpy.float32(10) ** random.integers(-6, 2, (TRIED_ROWS, 1)).astype(numpy.float32)
@@ -81,10 +84,14 @@ def _hard_values() -> Logits:
     values[1::6, :256] *= random.random((1, 256)) < 0.1
     values[2::6, 32:96] = values[2::6, :1]
     values[3::12] = 0
+    values[4::6] = random.integers(-127, 128, values[4::6].shape) / 2
+    values[5::6].view(numpy.uint32)[:] &= 0xFFFF0000  # bfloat16
     return values
 
 
 @functools.cache
 def _weights() -> Logits:
-    """(TRIED_COLUMNS,) float32 of several magnitudes."""
-    return numpy.random.default_rng(1).random(TRIED_COLUMNS, dtype=numpy.float32) ** 4
+    """(2, TRIED_COLUMNS) float32: of several magnitudes and many zero, and of both signs, which take the rarest ways."""
+    random = numpy.random.default_rng(1)
+    some = random.random(TRIED_COLUMNS) ** 4 * (random.random(TRIED_COLUMNS) < 0.5)
+    return numpy.stack([some, random.standard_normal(TRIED_COLUMNS)]).astype(numpy.float32)
