@@ -130,7 +130,7 @@ def quantize_rows(
         raise UnsupportedError(f"ggml quantizes nothing to {type_name}")
     values = numpy.ascontiguousarray(values, dtype=numpy.float32)
     rows, columns = values.shape
-    if columns % (block := base.ggml_blck_size(number)):
+    if columns % (block := base.ggml_blck_size(number)) or not columns:
         raise UnsupportedError(f"rows of {columns} values do not divide into {type_name}'s blocks of {block}")
     if importance is not None:
         importance = numpy.ascontiguousarray(importance, dtype=numpy.float32)

@@ -217,6 +217,8 @@ def test_what_writes_no_valid_blocks_is_not_used(library: ctypes.CDLL, monkeypat
         vectorized.proven_chunk.cache_clear()
 
 
-def test_rows_that_are_no_blocks_are_refused_as_by_ggml() -> None:
-    with pytest.raises(quantizer.UnsupportedError, match="rows of 128 values do not divide into Q4_K's blocks of 256"):
-        vectorized.quantize_rows(numpy.zeros((2, 128), dtype=numpy.float32), "Q4_K")
+@pytest.mark.parametrize("columns", [0, 128])
+def test_rows_that_are_no_blocks_are_refused_as_by_ggml(columns: int) -> None:
+    said = f"rows of {columns} values do not divide into Q4_K's blocks of 256"
+    with pytest.raises(quantizer.UnsupportedError, match=said):
+        vectorized.quantize_rows(numpy.zeros((2, columns), dtype=numpy.float32), "Q4_K")
