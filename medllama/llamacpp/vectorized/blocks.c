@@ -45,7 +45,7 @@ static uint16_t to_half(float value)
     return sign | (bits - 0x3f000000);
 }
 
-/* A finite float16 as float32, by normal numbers alone: where a program has the processor take others for zero, ggml's come out, too. */
+/* A finite float16 as float32. No float32 on the way is subnormal: a program may have told the processor to take such for zero. */
 static float to_float(uint16_t half)
 {
     const uint32_t magnitude_bits = half & 0x7fff, bits = (magnitude_bits << 13) + 0x38000000;
