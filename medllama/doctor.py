@@ -90,14 +90,16 @@ def _quantizers() -> Finding:
         return Finding("quantizers", "missing", "llama-cpp-python is not installed", "make setup")
     from medllama.llamacpp.vectorized import TYPES, proven_chunk
 
-    if fast := [name for name in TYPES if proven_chunk(name)]:
-        return Finding("quantizers", "ok", f"{', '.join(fast)} in vectors, bytes as llama.cpp's")
+    fast = [name for name in TYPES if proven_chunk(name)]
+    found = f"{', '.join(fast)} in vectors, to llama.cpp's bytes" if fast else "llama.cpp's own"
+    if len(fast) == len(TYPES):
+        return Finding("quantizers", "ok", found)
     return Finding(
         "quantizers",
         "note",
-        "llama.cpp's own",
-        "conversion takes several times as long; for vectors: a processor with AVX2, Linux, a C compiler, then "
-        "python setup.py build_ext --inplace",
+        found,
+        "other types take several times as long to quantize; vectors want a processor with AVX2 and, on Linux or macOS, a C "
+        "compiler: python setup.py build_ext --inplace",
     )
 
 

@@ -1,15 +1,14 @@
-"""llama.cpp's quantizers in vectors: for any values the bytes of ggml, which is used wherever they would not be."""
+"""llama.cpp's quantizers in vectors: for any finite values the bytes of ggml, which is used wherever they would not be."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib.machinery
 import importlib.util
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
@@ -34,21 +33,28 @@ FUSED = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    """What a test puts in place of a library is not what others find."""
+    for function in (vectorized.compiled_for, vectorized.proven_chunk):
+        function.cache_clear()
+    yield
+    for function in (vectorized.compiled_for, vectorized.proven_chunk):
+        function.cache_clear()
+
+
 @pytest.fixture(params=vectorized.WIDTHS)
 def library(request: pytest.FixtureRequest) -> ctypes.CDLL:
     return compiled_for(request.param)
 
 
-@functools.cache
 def compiled_for(width: str) -> ctypes.CDLL:
-    found = importlib.util.find_spec(f"medllama.llamacpp.vectorized._{width}")
-    if found is None and (sysconfig.get_platform() != "linux-x86_64" or shutil.which("cc") is None):
-        pytest.skip("compiled on Linux with a C compiler, for x86-64")
-    assert found is not None, "not compiled: python setup.py build_ext --inplace"
-    library = ctypes.CDLL(str(found.origin))
-    if not library.is_supported():
-        pytest.skip(f"this processor has no {width}")
-    return library
+    if (library := vectorized.compiled_for(width)) is not None:
+        return library
+    is_compiled_here = sysconfig.get_platform() == "linux-x86_64" and shutil.which("cc") is not None
+    if is_compiled_here and importlib.util.find_spec(f"medllama.llamacpp.vectorized._{width}") is None:
+        pytest.fail("not compiled: python setup.py build_ext --inplace")
+    pytest.skip(f"needs Linux, a C compiler and a processor with {width}")
 
 
 def same_bytes(library: ctypes.CDLL, values: Logits, type_name: str, importance: Logits | None) -> bool:
@@ -159,7 +165,8 @@ def test_arithmetic_that_rounds_otherwise_is_found_and_ggml_used(
     type_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same source with fused multiply-add: nearly all bytes are the same."""
-    if (compiler := shutil.which("cc")) is None or compiled_for("avx2") is None:
+    compiled_for("avx2")  # skips where there is no such processor
+    if (compiler := shutil.which("cc")) is None:
         pytest.skip("no C compiler")
     subprocess.run([compiler, *FUSED, "-o", tmp_path / "fused.so", SOURCE, "-lm"], check=True)
     fused = ctypes.CDLL(str(tmp_path / "fused.so"))
@@ -168,26 +175,14 @@ def test_arithmetic_that_rounds_otherwise_is_found_and_ggml_used(
     agreeing = quantizer.quantize_rows(usual, type_name, chunk=chunk) == quantizer.quantize_rows(usual, type_name)
     assert agreeing.mean() > 0.9
     monkeypatch.setattr(vectorized, "compiled", lambda: fused)
-    vectorized.proven_chunk.cache_clear()
-    try:
-        assert vectorized.proven_chunk(type_name) is None
-        assert numpy.array_equal(
-            vectorized.quantize_rows(NORMAL, type_name), quantizer.quantize_rows(NORMAL, type_name)
-        )
-    finally:
-        vectorized.proven_chunk.cache_clear()
+    assert vectorized.proven_chunk(type_name) is None
+    assert numpy.array_equal(vectorized.quantize_rows(NORMAL, type_name), quantizer.quantize_rows(NORMAL, type_name))
 
 
 def test_without_anything_compiled_ggml_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectorized, "WIDTHS", ())
-    for function in (vectorized.compiled, vectorized.proven_chunk):
-        function.cache_clear()
-    try:
-        assert vectorized.proven_chunk("Q4_K") is None
-        assert numpy.array_equal(vectorized.quantize_rows(NORMAL, "Q4_K"), quantizer.quantize_rows(NORMAL, "Q4_K"))
-    finally:
-        for function in (vectorized.compiled, vectorized.proven_chunk):
-            function.cache_clear()
+    assert vectorized.proven_chunk("Q4_K") is None
+    assert numpy.array_equal(vectorized.quantize_rows(NORMAL, "Q4_K"), quantizer.quantize_rows(NORMAL, "Q4_K"))
 
 
 def test_what_cannot_be_loaded_counts_as_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,11 +191,7 @@ def test_what_cannot_be_loaded_counts_as_not_compiled(tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: importlib.machinery.ModuleSpec(name, None, origin=str(damaged))
     )
-    vectorized.compiled.cache_clear()
-    try:
-        assert vectorized.compiled() is None
-    finally:
-        vectorized.compiled.cache_clear()
+    assert vectorized.compiled() is None
 
 
 def test_what_writes_no_valid_blocks_is_not_used(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +201,10 @@ def test_what_writes_no_valid_blocks_is_not_used(library: ctypes.CDLL, monkeypat
         ctypes.memset(out, 0x7C, rows * quantizer.row_bytes("Q4_K", columns))
 
     monkeypatch.setattr(vectorized, "chunk_of", lambda library, type_name: infinite_scales)
-    vectorized.proven_chunk.cache_clear()
-    try:
-        assert vectorized.proven_chunk("Q4_K") is None
-    finally:
-        vectorized.proven_chunk.cache_clear()
+    assert vectorized.proven_chunk("Q4_K") is None
 
 
-@pytest.mark.parametrize("columns", [0, 128])
+@pytest.mark.parametrize("columns", [128, 0])
 def test_rows_that_are_no_blocks_are_refused_as_by_ggml(columns: int) -> None:
     said = f"rows of {columns} values do not divide into Q4_K's blocks of 256"
     with pytest.raises(quantizer.UnsupportedError, match=said):

@@ -11,7 +11,6 @@ quantizes with ggml alone, so that its certificate does not rest on this.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -41,17 +40,22 @@ def proven_chunk(type_name: str) -> quantizer.QuantizeChunk | None:
     return chunk if chunk and _is_ggml(chunk, type_name) else None
 
 
-@functools.cache
 def compiled() -> ctypes.CDLL | None:
     """What was compiled for the widest vectors of this processor."""
-    for width in WIDTHS:
-        found = importlib.util.find_spec(f"{__name__}._{width}")
-        if found is None or found.origin is None:
-            continue
-        with contextlib.suppress(OSError):  # damaged, or of another system
-            if (library := ctypes.CDLL(found.origin)).is_supported():
-                return library
-    return None
+    return next(filter(None, map(compiled_for, WIDTHS)), None)
+
+
+@functools.cache
+def compiled_for(width: str) -> ctypes.CDLL | None:
+    """What was compiled for one of WIDTHS, where it loads and this processor runs it."""
+    found = importlib.util.find_spec(f"{__name__}._{width}")
+    if found is None or found.origin is None:
+        return None
+    try:
+        library = ctypes.CDLL(found.origin)
+    except OSError:  # damaged, or of another system
+        return None
+    return library if library.is_supported() else None
 
 
 def chunk_of(library: ctypes.CDLL, type_name: str) -> quantizer.QuantizeChunk:

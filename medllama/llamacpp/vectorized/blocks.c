@@ -86,7 +86,7 @@ static void make_head(superblock_head *head, const float *scales, const float *m
     uint8_t scale_levels[PER_SUPERBLOCK], minimum_levels[PER_SUPERBLOCK];
     head->scale = to_half(weights ? fit_scales(scales, weights, scale_levels) : round_scales(scales, scale_levels));
     head->minimum = to_half(weights ? fit_scales(minima, weights, minimum_levels) : round_scales(minima, minimum_levels));
-    for (int block = 0; block < PER_SUPERBLOCK && bits == 5; block++) { /* ggml leaves Q4_K's as they wrapped */
+    for (int block = 0; block < PER_SUPERBLOCK && bits == 5; block++) { /* ggml leaves weighed ones of Q4_K as they wrapped */
         scale_levels[block] = smaller(63, scale_levels[block]);
         minimum_levels[block] = smaller(63, minimum_levels[block]);
     }
@@ -94,7 +94,8 @@ static void make_head(superblock_head *head, const float *scales, const float *m
 }
 
 /* The weight of value i of each block, by its importance; returned is each block's sum of them. */
-INLINED floats weigh(const float *const x[AT_ONCE], const float *const importance[AT_ONCE], const floats values[BLOCK], floats weights[BLOCK])
+INLINED floats weigh(const float *const x[AT_ONCE], const float *const importance[AT_ONCE], const floats values[BLOCK],
+                     floats weights[BLOCK])
 {
     floats variance = zero, sum = zero;
     for (int lane = 0; lane < LANES; lane += PER_SUPERBLOCK) {
@@ -127,7 +128,8 @@ INLINED void fit_superblocks(const float *const x[AT_ONCE], const float *const i
         for (int i = 0; i < BLOCK; i++) squares += values[i] * values[i];
         const floats mean = square_root(squares / BLOCK);
         for (int i = 0; i < BLOCK; i++) weights[i] = mean + magnitude(values[i]);
-        fit_scale_and_minimum(values, weights, largest, bits == 4 ? -1.0f : -0.5f, 0.1f, bits == 4 ? 20 : 15, &scales, &minima, levels);
+        fit_scale_and_minimum(values, weights, largest, bits == 4 ? -1.0f : -0.5f, 0.1f, bits == 4 ? 20 : 15, &scales, &minima,
+                              levels);
     }
     float scale[LANES], minimum[LANES], sum[LANES];
     memcpy(scale, &scales, sizeof scale);
@@ -187,7 +189,8 @@ EXPORTED void quantize_Q5_K(const float *x, void *out, int64_t rows, int64_t col
     quantize_superblocks(x, out, rows * columns, columns, importance, 5);
 }
 
-/* Sixteen blocks of sixteen values with a scale of eight bits each; of each half of the superblock, four bits and then two. */
+/* Sixteen blocks of sixteen values, each with a scale of eight bits. Of a level of six bits the lower four stand apart from the upper
+   two, and each half of the superblock is packed by itself. */
 typedef struct {
     uint8_t low[SUPERBLOCK / 2], high[SUPERBLOCK / 4];
     int8_t scales[16];
@@ -199,7 +202,8 @@ static void pack_six_bits(const uint8_t levels[SUPERBLOCK], block_q6_K *out)
     for (int half = 0; half < 2; half++, levels += SUPERBLOCK / 2) {
         for (int i = 0; i < 64; i++) out->low[64 * half + i] = (levels[i] & 15) | (levels[i + 64] & 15) << 4;
         for (int i = 0; i < 32; i++)
-            out->high[32 * half + i] = levels[i] >> 4 | levels[i + 32] >> 4 << 2 | levels[i + 64] >> 4 << 4 | levels[i + 96] >> 4 << 6;
+            out->high[32 * half + i] =
+                levels[i] >> 4 | levels[i + 32] >> 4 << 2 | levels[i + 64] >> 4 << 4 | levels[i + 96] >> 4 << 6;
     }
 }
 
@@ -249,7 +253,8 @@ EXPORTED void quantize_Q6_K(const float *x, block_q6_K *out, int64_t rows, int64
             }
             const ints is_kept = steps == zero;
             for (int i = 0; i < 16; i++) {
-                const ints level = (is_kept & levels[part][i]) | (~is_kept & (clamp(nearest(values[part][i] / steps), -32, 31) + 32));
+                const ints rounded = clamp(nearest(values[part][i] / steps), -32, 31) + 32;
+                const ints level = (is_kept & levels[part][i]) | (~is_kept & rounded);
                 for (int lane = 0; lane < LANES; lane++) in_order[16 * (LANES * part + lane) + i] = level[lane];
             }
         }
@@ -279,7 +284,8 @@ EXPORTED void quantize_Q8_0(const float *x, block_q8_0 *out, int64_t rows, int64
             const floats scaled = values[part] * inverse;
             const ints whole = __builtin_convertvector(scaled, ints);
             const floats rest = scaled - to_floats(whole);
-            const bytes levels = __builtin_convertvector(whole - (rest >= 0.5f) + (rest <= -0.5f), bytes); /* halves away from zero */
+            const ints rounded = whole - (rest >= 0.5f) + (rest <= -0.5f); /* halves away from zero; true is -1 */
+            const bytes levels = __builtin_convertvector(rounded, bytes);
             memcpy(out->levels + LANES * part, &levels, sizeof levels);
         }
     }

@@ -102,7 +102,8 @@ static float round_scales(const float scales[PER_SUPERBLOCK], uint8_t levels[PER
     float most = 0;
     for (int block = 0; block < PER_SUPERBLOCK; block++) most = scales[block] > most ? scales[block] : most;
     const float inverse = most > 0 ? 63 / most : 0;
-    for (int block = 0; block < PER_SUPERBLOCK; block++) levels[block] = smaller(63, (uint8_t)nearest_of_one(inverse * scales[block]));
+    for (int block = 0; block < PER_SUPERBLOCK; block++)
+        levels[block] = smaller(63, (uint8_t)nearest_of_one(inverse * scales[block]));
     return most / 63;
 }
 
