@@ -154,9 +154,10 @@ def _print(found: dict[str, Any]) -> None:
         ours, least = costs[types], costs[f"floor {types}"]
         seconds, floor_seconds = ours["median_seconds"] - started, least["median_seconds"] - started
         spread = max(ours["seconds"]) - min(ours["seconds"])
-        ratio = _median_ratio(ours, least, started)
+        # Of a floor shorter than starting up, what is left after that is taken off is noise, and may be negative.
+        ratio = f"{_median_ratio(ours, least, started):.2f}" if floor_seconds > started else "-"
         print(
-            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7.2f}"
+            f"{types:<22}{seconds:>9.1f}{spread:>8.1f}{floor_seconds:>8.1f}{ratio:>7}"
             f"{ours['peak_memory_bytes'] / 1e9:>10.2f} GB{ours['written_bytes'] / 1e9:>8.2f} GB"
         )
     if (chain := costs.get("chain Q4_K_M")) is not None:

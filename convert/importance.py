@@ -38,6 +38,8 @@ from medllama.tokenizer import Tokenizer
 Weights = numpy.typing.NDArray[numpy.float32]
 SUMS, COUNTS = ".in_sum2", ".counts"
 FILE_KEY = "quantize.imatrix.file"
+# What gguf-py and NumPy raise where a file is no GGUF, or cannot be read.
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError, OSError)
 
 
 @dataclass(frozen=True)
@@ -135,17 +137,17 @@ def _require_unnamed(path: Path, replaced: Collection[Path]) -> None:
         if other not in replaced and _named_by(other) == path.name:
             raise InputError(
                 f"{other} was made with {path}, which would be another matrix now",
-                hint="make both in one pass, all their types in --types; or choose another --name",
+                hint="make both in one pass, all their types in --types; or remove that file; or choose another --name",
             )
 
 
 def _named_by(path: Path) -> str | None:
-    """The matrix that a file says it was made with."""
+    """The matrix that a file says it was made with; None where it says nothing that can be read."""
     try:
         field = gguf.GGUFReader(path).fields.get(FILE_KEY)
-    except (ValueError, IndexError, KeyError, OverflowError):  # no GGUF
+        return field.contents() if field is not None else None
+    except UNREADABLE:
         return None
-    return field.contents() if field is not None else None
 
 
 def kept_beside(importance: Importance, folder: Path) -> Importance:
@@ -190,7 +192,7 @@ def read_importance(path: Path) -> Importance:
         raise InputError(f"{path} {said}", hint="llama.cpp's llama-imatrix makes such files, and --importance auto")
     try:
         found, datasets, chunks = _read_gguf(path) if _is_gguf(path) else read_dat(path)
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError, OSError) as error:
+    except UNREADABLE as error:
         said = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         hint = "llama.cpp's llama-imatrix makes such files, and --importance auto"
         raise InputError(f"{path} is not an importance matrix: {said}", hint=hint) from None

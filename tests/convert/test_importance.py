@@ -186,6 +186,19 @@ def test_a_matrix_that_other_files_were_made_with_is_not_replaced(base: Path, da
     assert (out / "m.imatrix.gguf").read_bytes() != matrix
 
 
+def test_what_is_no_model_beside_a_matrix_is_passed_over(base: Path, data: Path, tmp_path: Path) -> None:
+    """A folder, a link to nothing, an empty file and half a model, which the folder of the files may hold, ended in a traceback."""
+    ours = {"importance": "auto", "importance_data": data}
+    out = run(base, tmp_path, ("Q3_K_M",), importance_tokens=4096, **ours)
+    (out / "folder.gguf").mkdir()
+    (out / "nowhere.gguf").symlink_to(out / "gone")
+    (out / "empty.gguf").touch()
+    (out / "half.gguf").write_bytes((out / "m-Q3_K_M.gguf").read_bytes()[:3000])
+    matrix = (out / "m.imatrix.gguf").read_bytes()
+    run(base, out, ("Q3_K_M",), importance_tokens=64, **ours)
+    assert (out / "m.imatrix.gguf").read_bytes() != matrix
+
+
 def test_a_matrix_from_elsewhere_comes_to_stand_beside_its_files(base: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     matrix = make_matrix(base, tmp_path / "elsewhere" / "theirs.gguf")
