@@ -118,9 +118,11 @@ def read_source(config: ConvertConfig) -> Source:
     weight_files = {path: file_state(path) for path in files}
     stored = read_base_tensors(files, config.base_values, config.adapter)
     _check_rows(config_json, stored, base)
+    if (
+        config.adapter and (weights := config.adapter / ADAPTER_WEIGHTS).is_file()
+    ):  # else reading it says what is missing
+        weight_files[weights] = file_state(weights)
     adapter = read_adapter(config.adapter) if config.adapter else None
-    if adapter is not None:
-        weight_files[adapter.path / ADAPTER_WEIGHTS] = file_state(adapter.path / ADAPTER_WEIGHTS)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     if shape.is_tied and "lm_head.weight" in shapes:
         shapes.setdefault("model.embed_tokens.weight", shapes["lm_head.weight"])

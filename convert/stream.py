@@ -23,9 +23,8 @@ from medllama.cores import usable_cores
 
 # 4 MB in float32: with half of that, opening files and reading the adapter anew for each slab costs 1% of a quantized file.
 SLAB_VALUES = 1 << 20
-SLABS_AHEAD = (
-    8  # that the disk reads while those before are at work: a base that is in no cache takes a quarter less time
-)
+# What the disk reads while slabs before it are at work: a base that is in no cache takes a quarter less time so.
+SLABS_AHEAD = 8
 LARGEST_KEPT_BYTES = 31 << 20
 
 
