@@ -47,7 +47,7 @@ CERTIFICATE_TOKENS = 2_900  # of verify's prompts, and of the texts that it lets
 CERTIFICATE_SECONDS = 2.5  # of verify's strings and prompts, for each file
 LARGEST_LOGITS_BYTES = 0.5e9  # that verify and eval hold at once
 # Seconds a parameter on one core: merging and rounding a file of 16 bits, quantizing one from it in vectors or by ggml, comparing
-# either with the truth (python -m benchmarks.convert --shape 1.1b, python -m benchmarks.verify --shape 1.1b --full).
+# either with the truth (python -m benchmarks.quantizers, python -m benchmarks.verify --shape 1.1b --full).
 MERGE, QUANTIZE_IN_VECTORS, QUANTIZE, COMPARE = 5e-9, 10e-9, 75e-9, 150e-9
 
 

@@ -141,10 +141,10 @@ def quantize_rows(
     weights = None if importance is None else importance.ctypes.data
     if chunk is not None:
         chunk(values.ctypes.data, out.ctypes.data, rows, columns, weights)
-    elif (
-        n := base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
-    ) != out.nbytes:
-        raise LlamaCppError(f"ggml wrote {n} bytes of {type_name} where {out.nbytes} were expected")
+    else:
+        written = base.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, rows, columns, weights)
+        if written != out.nbytes:
+            raise LlamaCppError(f"ggml wrote {written} bytes of {type_name} where {out.nbytes} were expected")
     if not base.ggml_validate_row_data(number, out.ctypes.data, out.nbytes):
         raise LlamaCppError(
             f"values as large as {float(numpy.abs(values).max()):.6g} overflow in {type_name}", hint="use another type"
